@@ -1,0 +1,59 @@
+// The matrix product of the CPU backend: c = a b or c += a b, batched, over f32 and bf16 operands of any
+// strides.
+//
+// Products accumulate in f32. Which kernel runs follows from the processor and the operands' dtypes:
+//   avx512_bf16   both operands bf16, on a processor with VDPBF16PS (subnormal inputs and results count as
+//   zero) avx512_f32, avx2_f32, portable   everything else; bf16 operands are widened to f32, which is exact
+//
+// Determinism: the order in which the terms of one element of c are added depends on k and on the kernel
+// alone. It does not depend on m, n, batch, strides, the element's position or the number of threads: a row
+// computed alone (decoding) equals, bit for bit, that row of a larger product (prefill).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "nf/dtype.h"
+
+namespace nf::cpu {
+
+// An operand: any strides, so that a transpose is a swap of the two.
+struct MatrixView {
+  const void* data = nullptr;
+  DType dtype = DType::f32;  // f32 or bf16
+  int64_t row_stride = 0;    // in elements
+  int64_t col_stride = 0;
+};
+
+struct GemmArgs {
+  int64_t batch = 1;
+  int64_t m = 0, n = 0, k = 0;
+  MatrixView a;                // [m, k]
+  int64_t a_batch_stride = 0;  // in elements; 0 uses one a for the whole batch
+  MatrixView b;                // [k, n]
+  int64_t b_batch_stride = 0;
+  void* c = nullptr;           // [m, n], column stride 1; may not overlap a or b
+  DType c_dtype = DType::f32;  // f32 or bf16 (rounded once, from the whole f32 sum)
+  int64_t c_row_stride = 0;
+  int64_t c_batch_stride = 0;
+  bool accumulate = false;  // c += a b; c must be f32
+};
+
+// Bytes of scratch memory that gemm() needs for these sizes, dtypes and threads. Pointers are not read.
+size_t gemm_workspace(const GemmArgs& args, int threads);
+
+// Computes the product on up to `threads` OpenMP threads (1: on the caller's alone, fit for use inside a
+// task). `workspace` holds gemm_workspace(args, threads) bytes of any alignment, used by no one else during
+// the call. Allocates nothing. Throws Error for negative sizes, other dtypes, or accumulation into bf16.
+void gemm(const GemmArgs& args, void* workspace, int threads);
+
+// The kernel that gemm() runs for these operands, as in the list above.
+std::string_view gemm_kernel_name(const GemmArgs& args);
+
+// GFLOP/s (10^9 multiplications and additions a second) of the fastest kernel for operands of `dtype` when it
+// runs from registers alone, on `threads` threads at once: the most a matrix product could reach. Takes about
+// 20 ms.
+double measure_peak_gflops(DType dtype, int threads);
+
+}  // namespace nf::cpu
