@@ -1,0 +1,77 @@
+# make help says what there is.
+
+PRESET ?= release
+PREFIX ?= /usr/local
+JOBS   ?= $(shell nproc)
+BUILD  := $(if $(filter release ci,$(PRESET)),build,build/$(PRESET))
+
+BUILD_PACKAGES := g++ cmake pkg-config ninja-build ccache libfmt-dev libxxhash-dev libhwy-dev nlohmann-json3-dev \
+                  libsimdjson-dev libcli11-dev doctest-dev
+DEMO_PACKAGES  := fortunes
+BENCH_PACKAGES := libbenchmark-dev
+FUZZ_PACKAGES  := clang libclang-rt-dev libomp-dev
+
+# Ninja where there is one; a build directory that is already configured keeps what it has.
+CMAKE := $(if $(shell command -v ninja),CMAKE_GENERATOR=Ninja )cmake
+
+# $(call install,PACKAGES,WHY): installs those of Debian's packages that are missing, and says so in one line.
+define install
+	@missing=$$(for package in $(1); do \
+	    dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || echo $$package; done); \
+	if [ -n "$$missing" ] && command -v apt-get >/dev/null; then \
+	  echo "installing, $(2):" $$missing; \
+	  sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	  $$sudo apt-get update -qq && \
+	  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	elif [ -n "$$missing" ]; then \
+	  echo "no apt-get here: if the build fails, install what these Debian packages hold:" $$missing; \
+	fi
+endef
+
+.DEFAULT_GOAL := build
+.PHONY: help packages configure build test demo bench fuzz format format-check install clean
+
+help:            ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
+	@echo 'Variables: PRESET=release|ci|debug|asan (now $(PRESET)), PREFIX=$(PREFIX), JOBS=$(JOBS)'
+
+packages:        ## install the Debian packages that a build needs and that are missing
+	$(call install,$(BUILD_PACKAGES),to build)
+
+configure: packages
+	@$(CMAKE) --preset $(PRESET)
+
+build: configure ## build everything (the default); programs appear here as ./nf-*
+	@cmake --build $(BUILD) -j $(JOBS)
+
+test: build      ## build and run all tests
+	@ctest --test-dir $(BUILD) -j $(JOBS) --output-on-failure --no-tests=error
+
+bench: packages  ## build and run the benchmarks
+	$(call install,$(BENCH_PACKAGES),for the benchmarks)
+	@$(CMAKE) --preset $(PRESET)
+	@cmake --build $(BUILD) -j $(JOBS) --target bench
+	@for program in $(BUILD)/bench/*_bench; do echo "== $$(basename $$program)"; $$program || exit 1; done
+
+FUZZ_SECONDS ?= 60
+fuzz: packages   ## build the fuzzers with clang and run each for FUZZ_SECONDS (60)
+	$(call install,$(FUZZ_PACKAGES),for the fuzzers)
+	@$(CMAKE) --preset fuzz
+	@cmake --build build/fuzz -j $(JOBS) --target fuzzers
+	@for program in build/fuzz/fuzz/*_fuzz; do \
+	  name=$$(basename $$program); echo "== $$name"; mkdir -p build/fuzz/found/$$name; \
+	  $$program -max_total_time=$(FUZZ_SECONDS) build/fuzz/found/$$name $$(ls -d tests/fuzz/corpus/$$name) || exit 1; \
+	done
+
+SOURCES = $(shell git ls-files -co --exclude-standard '*.h' '*.cpp' '*.cu')
+format:          ## format every source with clang-format
+	@clang-format -i $(SOURCES)
+
+format-check:    ## fail when a source is not formatted
+	@clang-format --dry-run -Werror $(SOURCES)
+
+install: build   ## install headers, library, programs and configs under PREFIX
+	@cmake --install $(BUILD) --prefix $(PREFIX)
+
+clean:           ## remove what was built
+	@rm -rf build nf-train nf-estimate nf-eval nf-generate
