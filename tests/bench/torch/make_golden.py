@@ -37,7 +37,8 @@ GOLDEN = {
     "gqa_window": tiny("gqa", num_key_value_heads=1, sliding_window=5, tie_word_embeddings=True),
     "diff_gqa": tiny("diff", num_key_value_heads=2),
     "ngpt_gqa": tiny("ngpt", num_key_value_heads=2, sliding_window=4, logit_cap=4.0),
-    "mla_window": tiny("mla", sliding_window=4, sliding_window_pattern=2, tie_word_embeddings=True, **{**MLA, "q_lora_rank": 0}),
+    "mla_window": tiny("mla", sliding_window=4, sliding_window_pattern=2, tie_word_embeddings=True, attention_bias=True,
+                       kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=6, v_head_dim=8),
     "gqa_caps": tiny("gqa", num_key_value_heads=2, attention_cap=1.5, logit_cap=2.0, z_loss=0.05, tie_word_embeddings=True),
     "gqa_multipliers": tiny("gqa", num_key_value_heads=2, embedding_multiplier=3.0, residual_multiplier=0.4,
                             attention_multiplier=0.3, logits_scaling=1.7, rope_scaling=YARN, logit_cap=2.0,
@@ -156,7 +157,6 @@ def rope_entries():
         (64, 10000.0, 65536, 65536, yarn),
         (64, 10000.0, 65536, 65536, dict(yarn, beta_fast=20, beta_slow=2, attention_factor=1.25)),
         (64, 10000.0, 65536, 65536, dict(yarn, mscale=1.0, mscale_all_dim=0.7)),
-        (64, 10000.0, 65536, 65536, dict(yarn, truncate=False)),
         (128, 500000.0, 131072, 131072, llama3),
         (6, 10000.0, 128, 24, dict(llama3, factor=4.0, original_max_position_embeddings=32)),
     ]

@@ -110,17 +110,17 @@ def parameter_shapes(c):
         attn = layer + "self_attn."
         if c.input_layernorm:
             shapes[layer + "input_layernorm.weight"] = (hidden,)
-        if c.attention_type == "mla":
+        if c.attention_type == "mla":  # biases where DeepSeek-V3 has them
             query = heads * (c.qk_nope_head_dim + c.qk_rope_head_dim)
             if c.q_lora_rank:
                 linear(attn + "q_a_proj", c.q_lora_rank, hidden, c.attention_bias)
                 shapes[attn + "q_a_layernorm.weight"] = (c.q_lora_rank,)
-                linear(attn + "q_b_proj", query, c.q_lora_rank, c.attention_bias)
+                linear(attn + "q_b_proj", query, c.q_lora_rank, False)
             else:
-                linear(attn + "q_proj", query, hidden, c.attention_bias)
+                linear(attn + "q_proj", query, hidden, False)
             linear(attn + "kv_a_proj_with_mqa", c.kv_lora_rank + c.qk_rope_head_dim, hidden, c.attention_bias)
             shapes[attn + "kv_a_layernorm.weight"] = (c.kv_lora_rank,)
-            linear(attn + "kv_b_proj", heads * (c.qk_nope_head_dim + c.v_head_dim), c.kv_lora_rank, c.attention_bias)
+            linear(attn + "kv_b_proj", heads * (c.qk_nope_head_dim + c.v_head_dim), c.kv_lora_rank, False)
             linear(attn + "o_proj", hidden, heads * c.v_head_dim, c.attention_bias)
         else:
             linear(attn + "q_proj", heads * d, hidden, c.attention_bias)
