@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -50,6 +51,7 @@ class SafetensorsFile {
 
  private:
   void add_file(const std::filesystem::path& path);
+  void add_shards(const std::filesystem::path& index_path);
   void index_names();
 
   std::filesystem::path path_;
@@ -75,6 +77,7 @@ class SafetensorsWriter {
  private:
   Metadata metadata_;
   std::vector<NamedTensor> tensors_;
+  std::set<std::string> names_;
 };
 
 // "F32", "BF16", … as the format writes them, and back (Error that lists those supported).
