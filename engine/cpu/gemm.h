@@ -29,9 +29,9 @@ struct MatrixView {
 struct GemmArgs {
   int64_t batch = 1;
   int64_t m = 0, n = 0, k = 0;
-  MatrixView a;                // [m, k]
+  MatrixView a = {};           // [m, k]
   int64_t a_batch_stride = 0;  // in elements; 0 uses one a for the whole batch
-  MatrixView b;                // [k, n]
+  MatrixView b = {};           // [k, n]
   int64_t b_batch_stride = 0;
   void* c = nullptr;           // [m, n], column stride 1; may not overlap a or b
   DType c_dtype = DType::f32;  // f32 or bf16 (rounded once, from the whole f32 sum)

@@ -1,0 +1,235 @@
+// The f32 kernels, written once with Highway and compiled for each instruction set. bf16 operands are widened
+// on packing.
+#include "cpu/gemm_kernel.h"
+
+// On x86-64: one lane (portable), AVX2 and AVX-512; what lies between gains little. Vectors of a size unknown
+// to the compiler (SVE, RVV) cannot stand in arrays.
+#include <hwy/detect_targets.h>
+#undef HWY_DISABLED_TARGETS
+#define HWY_DISABLED_TARGETS \
+  (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "cpu/gemm_f32.cpp"
+#include <hwy/foreach_target.h>  // IWYU pragma: keep
+#include <hwy/highway.h>
+
+#include <array>
+#include <utility>
+
+HWY_BEFORE_NAMESPACE();
+namespace nf::cpu {
+namespace HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+using Wide = hn::ScalableTag<float>;
+
+constexpr int kLanes = HWY_LANES(float);
+// 28 accumulators, 2 vectors of b and a broadcast fill 32 registers; 12, 2 and 1 leave one of 16.
+constexpr int kRows = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON ? 14 : 6;
+constexpr int kVectors = 2;
+
+HWY_INLINE float load_one(const float* from) { return *from; }
+HWY_INLINE float load_one(const bf16* from) { return to_float(*from); }
+
+template <class D>
+HWY_INLINE hn::Vec<D> load(D d, const float* from) {
+  return hn::LoadU(d, from);
+}
+
+template <class D>
+HWY_INLINE hn::Vec<D> load(D d, const bf16* from) {
+  const hn::Rebind<uint16_t, D> d16;
+  const hn::Rebind<uint32_t, D> d32;
+  const auto bits = hn::LoadU(d16, &from->bits);
+  return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(d32, bits)));
+}
+
+#if HWY_TARGET == HWY_SCALAR
+
+template <typename T>
+void pack_transposed(const T* from, const PanelSource& s, int64_t pitch, float* to) {
+  for (int64_t i = 0; i < pitch; ++i)
+    for (int64_t k = 0; k < s.k; ++k)
+      to[k * pitch + i] = i < s.width ? load_one(from + i * s.width_stride + k) : 0;
+}
+
+#else
+
+using Block = hn::FixedTag<float, 4>;
+
+// Four rows of `from`, four elements along k each, into four steps. Rows from `rows` on are zero.
+template <typename T>
+HWY_INLINE void transpose_block(const T* from, int64_t stride, int64_t rows, int64_t pitch, float* to) {
+  const Block d;
+  const hn::Repartition<double, Block> pairs;
+  const auto zero = hn::Zero(d);
+  const auto r0 = load(d, from);
+  const auto r1 = rows > 1 ? load(d, from + stride) : zero;
+  const auto r2 = rows > 2 ? load(d, from + 2 * stride) : zero;
+  const auto r3 = rows > 3 ? load(d, from + 3 * stride) : zero;
+  const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(d, r0, r1));
+  const auto low23 = hn::BitCast(pairs, hn::InterleaveLower(d, r2, r3));
+  const auto high01 = hn::BitCast(pairs, hn::InterleaveUpper(d, r0, r1));
+  const auto high23 = hn::BitCast(pairs, hn::InterleaveUpper(d, r2, r3));
+  hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, low01, low23)), d, to);
+  hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, low01, low23)), d, to + pitch);
+  hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, high01, high23)), d, to + 2 * pitch);
+  hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, high01, high23)), d, to + 3 * pitch);
+}
+
+// k is contiguous. A remainder of fewer than four rows is written first: its last stores run over into units
+// that are written later, or lie in the slack.
+template <typename T>
+void pack_transposed(const T* from, const PanelSource& s, int64_t pitch, float* to) {
+  const int64_t full = s.width / 4 * 4, rest = s.width - full;
+  int64_t k = 0;
+  for (; k + 4 <= s.k; k += 4, to += 4 * pitch) {
+    if (rest > 0) transpose_block(from + full * s.width_stride + k, s.width_stride, rest, pitch, to + full);
+    for (int64_t i = 0; i < full; i += 4)
+      transpose_block(from + i * s.width_stride + k, s.width_stride, 4, pitch, to + i);
+    for (int64_t i = full + 4; i < pitch; ++i)
+      for (int64_t step = 0; step < 4; ++step) to[step * pitch + i] = 0;
+  }
+  for (; k < s.k; ++k, to += pitch)
+    for (int64_t i = 0; i < pitch; ++i) to[i] = i < s.width ? load_one(from + i * s.width_stride + k) : 0;
+}
+
+#endif
+
+// The width is contiguous.
+template <typename T>
+void pack_rows(const T* from, const PanelSource& s, int64_t pitch, float* to) {
+  const Wide wide;
+  for (int64_t k = 0; k < s.k; ++k, from += s.k_stride, to += pitch) {
+    int64_t i = 0;
+    for (; i + kLanes <= s.width; i += kLanes) hn::StoreU(load(wide, from + i), wide, to + i);
+    for (; i < s.width; ++i) to[i] = load_one(from + i);
+    for (; i < pitch; ++i) to[i] = 0;
+  }
+}
+
+template <typename T>
+void pack_any(const T* from, const PanelSource& s, int64_t pitch, float* to) {
+  for (int64_t k = 0; k < s.k; ++k, from += s.k_stride, to += pitch)
+    for (int64_t i = 0; i < pitch; ++i) to[i] = i < s.width ? load_one(from + i * s.width_stride) : 0;
+}
+
+template <typename T>
+void pack_as(const PanelSource& s, int64_t pitch, float* to) {
+  const T* from = static_cast<const T*>(s.data);
+  if (s.k_stride == 1)
+    pack_transposed(from, s, pitch, to);
+  else if (s.width_stride == 1)
+    pack_rows(from, s, pitch, to);
+  else
+    pack_any(from, s, pitch, to);
+}
+
+void pack(const PanelSource& source, int64_t pitch, void* panel) {
+  if (source.dtype == DType::f32)
+    pack_as<float>(source, pitch, static_cast<float*>(panel));
+  else
+    pack_as<bf16>(source, pitch, static_cast<float*>(panel));
+}
+
+// Stores the first `count` lanes of one vector of sums.
+HWY_INLINE void store_some(hn::Vec<Wide> sum, float* c, int64_t count, bool add) {
+  const Wide d;
+  if (count >= kLanes) {
+    hn::StoreU(add ? hn::Add(hn::LoadU(d, c), sum) : sum, d, c);
+    return;
+  }
+  HWY_ALIGN float lanes[kLanes];
+  hn::Store(sum, d, lanes);
+  for (int64_t i = 0; i < count; ++i) c[i] = add ? c[i] + lanes[i] : lanes[i];
+}
+
+HWY_INLINE void store_bf16(hn::Vec<Wide> sum, bf16* c, int64_t count) {
+  const Wide d;
+  HWY_ALIGN float lanes[kLanes];
+  hn::Store(sum, d, lanes);
+  if (count > kLanes) count = kLanes;
+  for (int64_t i = 0; i < count; ++i) c[i] = to_bf16(lanes[i]);
+}
+
+template <int kTileRows, int kTileVectors>
+void tile_of(const TileArgs& args) {
+  const Wide d;
+  const float* HWY_RESTRICT a = static_cast<const float*>(args.a);
+  const float* HWY_RESTRICT b = static_cast<const float*>(args.b);
+  hn::Vec<Wide> sum[kTileRows][kTileVectors];
+  HWY_UNROLL(14)
+  for (int i = 0; i < kTileRows; ++i)
+    for (int j = 0; j < kTileVectors; ++j) sum[i][j] = hn::Zero(d);
+  for (int64_t step = 0; step < args.steps; ++step, a += kTileRows, b += kTileVectors * kLanes) {
+    hn::Vec<Wide> row[kTileVectors];
+    for (int j = 0; j < kTileVectors; ++j) row[j] = hn::Load(d, b + j * kLanes);
+    HWY_UNROLL(14)
+    for (int i = 0; i < kTileRows; ++i) {
+      const auto factor = hn::Set(d, a[i]);
+      for (int j = 0; j < kTileVectors; ++j) sum[i][j] = hn::MulAdd(factor, row[j], sum[i][j]);
+    }
+  }
+  HWY_UNROLL(14)
+  for (int i = 0; i < kTileRows; ++i)
+    for (int j = 0; j < kTileVectors; ++j) {
+      const int64_t at = i * args.c_stride + j * kLanes, count = args.columns - j * kLanes;
+      if (args.store == TileStore::set_bf16)
+        store_bf16(sum[i][j], static_cast<bf16*>(args.c) + at, count);
+      else
+        store_some(sum[i][j], static_cast<float*>(args.c) + at, count, args.store == TileStore::add_f32);
+    }
+}
+
+using TileFunction = void (*)(const TileArgs&);
+
+template <size_t... kIndex>
+constexpr std::array<TileFunction, sizeof...(kIndex)> all_tiles(std::index_sequence<kIndex...>) {
+  return {tile_of<kIndex / kVectors + 1, kIndex % kVectors + 1>...};
+}
+
+constexpr auto kTiles = all_tiles(std::make_index_sequence<kRows * kVectors>());
+
+void tile(int rows, int vectors, const TileArgs& args) { kTiles[(rows - 1) * kVectors + vectors - 1](args); }
+
+constexpr int kSpinVectors = 12;
+
+float spin(int64_t rounds, float seed) {
+  const Wide d;
+  const auto x = hn::Set(d, seed), y = hn::Set(d, 0.5F * seed);
+  hn::Vec<Wide> sum[kSpinVectors];
+  for (int i = 0; i < kSpinVectors; ++i) sum[i] = hn::Set(d, static_cast<float>(i));
+  for (int64_t round = 0; round < rounds; ++round)
+    for (int i = 0; i < kSpinVectors; ++i) sum[i] = hn::MulAdd(sum[i], x, y);
+  auto total = sum[0];
+  for (int i = 1; i < kSpinVectors; ++i) total = hn::Add(total, sum[i]);
+  return hn::GetLane(hn::SumOfLanes(d, total));
+}
+
+constexpr GemmKernel kernel(std::string_view name) {
+  return {name, 1, kLanes, kRows, kVectors, pack, tile, spin, 2 * kLanes * kSpinVectors};
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace nf::cpu
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace nf::cpu {
+
+const GemmKernel& f32_kernel([[maybe_unused]] bool avx2, [[maybe_unused]] bool avx512) {
+#if HWY_TARGETS & HWY_AVX3
+  static constexpr GemmKernel kAvx512 = N_AVX3::kernel("avx512_f32");
+  if (avx512) return kAvx512;
+#endif
+#if HWY_TARGETS & HWY_AVX2
+  static constexpr GemmKernel kAvx2 = N_AVX2::kernel("avx2_f32");
+  if (avx2) return kAvx2;
+#endif
+  static constexpr GemmKernel kPortable = HWY_NAMESPACE::kernel("portable");
+  return kPortable;
+}
+
+}  // namespace nf::cpu
+#endif  // HWY_ONCE
