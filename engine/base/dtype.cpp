@@ -26,7 +26,8 @@ f16 to_f16(float value) {
   const uint32_t magnitude = bits & 0x7fffffffU;
   if (magnitude > 0x7f800000U) return {static_cast<uint16_t>(sign | 0x7e00U)};   // NaN
   if (magnitude >= 0x477ff000U) return {static_cast<uint16_t>(sign | 0x7c00U)};  // rounds to infinity
-  if (magnitude < 0x38800000U) {  // subnormal half: adding 0.5 aligns the mantissa and rounds to even in hardware
+  if (magnitude <
+      0x38800000U) {  // subnormal half: adding 0.5 aligns the mantissa and rounds to even in hardware
     const float shifted = std::bit_cast<float>(magnitude) + 0.5F;
     return {static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(shifted) - 0x3f000000U))};
   }

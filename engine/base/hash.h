@@ -10,7 +10,9 @@
 namespace nf {
 
 uint64_t hash_bytes(const void* data, size_t size, uint64_t seed = 0);
-inline uint64_t hash(std::string_view text, uint64_t seed = 0) { return hash_bytes(text.data(), text.size(), seed); }
+inline uint64_t hash(std::string_view text, uint64_t seed = 0) {
+  return hash_bytes(text.data(), text.size(), seed);
+}
 
 // Mixes one more word into a running hash.
 inline uint64_t hash_combine(uint64_t seed, uint64_t value) {

@@ -1,4 +1,5 @@
-// Threads. Work is cut by its shape, never by the number of threads, so that results are the same bits for any number.
+// Threads. Work is cut by its shape, never by the number of threads, so that results are the same bits for
+// any number.
 #pragma once
 
 #include <cstdint>
@@ -6,8 +7,8 @@
 
 namespace nf {
 
-// Runs body(i) for every i in [0, tasks), each exactly once, on up to `threads` OpenMP threads; order is unspecified,
-// so tasks must write disjoint memory. `body` must not throw.
+// Runs body(i) for every i in [0, tasks), each exactly once, on up to `threads` OpenMP threads; order is
+// unspecified, so tasks must write disjoint memory. `body` must not throw.
 template <typename Body>
 void parallel_for(int threads, int64_t tasks, Body&& body) {
   if (threads <= 1 || tasks <= 1) {

@@ -1,5 +1,6 @@
-// Philox4x32-10: a counter-based random generator (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
-// Any element's bits follow from its counter alone, so recomputation, resumption and any split of work see the same bits.
+// Philox4x32-10: a counter-based random generator (Salmon et al., "Parallel random numbers: as easy as 1, 2,
+// 3", 2011). Any element's bits follow from its counter alone, so recomputation, resumption and any split of
+// work see the same bits.
 #pragma once
 
 #include <array>
@@ -27,8 +28,8 @@ constexpr std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, Philox
 // The word of element `index` of random stream `stream`: word index % 4 of block {index / 4, stream}.
 constexpr uint32_t philox_word(uint64_t index, uint64_t stream, PhiloxKey key) {
   const uint64_t block = index / 4;
-  return philox({static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), static_cast<uint32_t>(stream),
-                 static_cast<uint32_t>(stream >> 32)},
+  return philox({static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32),
+                 static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32)},
                 key)[index % 4];
 }
 

@@ -6,8 +6,9 @@
 //   graph.output("y", nf::matmul(x, w, {.transpose_b = true}));
 //
 // A Graph owns its nodes in topological order: a node's inputs always come before it. Nodes are immutable and
-// hash-consed: adding a node that equals an existing one returns the existing one. A Value is one output of a node; it
-// is a small handle that stays valid as long as its graph does. Not thread-safe; distinct graphs are independent.
+// hash-consed: adding a node that equals an existing one returns the existing one. A Value is one output of a
+// node; it is a small handle that stays valid as long as its graph does. Not thread-safe; distinct graphs are
+// independent.
 #pragma once
 
 #include <cstdint>
@@ -30,20 +31,59 @@ class Graph;
 // Every op; what each one means stands in its row of the op table (engine/graph/op_table.h).
 enum class Op : uint8_t {
   // leaves
-  input, state, constant, tensor, iota, philox,
+  input,
+  state,
+  constant,
+  tensor,
+  iota,
+  philox,
   // movement: no arithmetic
-  reshape, transpose, broadcast, slice, concat, roll, gather, scatter_add,
+  reshape,
+  transpose,
+  broadcast,
+  slice,
+  concat,
+  roll,
+  gather,
+  scatter_add,
   // elementwise
-  neg, exp, log, sqrt, rsqrt, tanh, sigmoid, erf, abs, sin, cos,
-  add, sub, mul, div, max, min, equal, less, less_equal, where, cast,
+  neg,
+  exp,
+  log,
+  sqrt,
+  rsqrt,
+  tanh,
+  sigmoid,
+  erf,
+  abs,
+  sin,
+  cos,
+  add,
+  sub,
+  mul,
+  div,
+  max,
+  min,
+  equal,
+  less,
+  less_equal,
+  where,
+  cast,
   // reductions: reduced axes keep size 1
-  reduce_sum, reduce_max,
+  reduce_sum,
+  reduce_max,
   // contraction
   matmul,
   // composites
-  attention, attention_backward, linear_cross_entropy, linear_cross_entropy_backward, embedding, embedding_backward,
+  attention,
+  attention_backward,
+  linear_cross_entropy,
+  linear_cross_entropy_backward,
+  embedding,
+  embedding_backward,
   // state
-  assign, assign_slice,
+  assign,
+  assign_slice,
   // what the fuse pass makes: a small graph over one iteration space (see "Fused loop" in engine/README.md)
   loop,
   count_,
@@ -109,12 +149,13 @@ class Attributes {
 
 struct Node {
   Op op = Op::input;
-  bool backward = false;   // made by gradients()
-  int32_t generation = 0;  // 0, or the number of a recomputed copy: equal nodes of different generations stay apart
-  int32_t scope = 0;       // see Graph::scope_name
-  std::vector<ValueId> inputs;
-  std::vector<TensorType> outputs;
-  Attributes attributes;
+  bool backward = false;  // made by gradients()
+  int32_t generation =
+      0;  // 0, or the number of a recomputed copy: equal nodes of different generations stay apart
+  int32_t scope = 0;  // see Graph::scope_name
+  std::vector<ValueId> inputs = {};
+  std::vector<TensorType> outputs = {};
+  Attributes attributes = {};
 };
 
 class Graph {
@@ -123,8 +164,8 @@ class Graph {
   Graph(Graph&&) = delete;  // Values point here
   Graph& operator=(Graph&&) = delete;
 
-  // Adds a node (or finds its equal) after inferring its output types; throws Error naming op, scope and shapes when
-  // the inputs do not fit. The builders of nf/ops.h are the friendly way.
+  // Adds a node (or finds its equal) after inferring its output types; throws Error naming op, scope and
+  // shapes when the inputs do not fit. The builders of nf/ops.h are the friendly way.
   Value add(Op op, std::span<const Value> inputs, Attributes attributes = {});
   // The same with everything given: for passes that copy nodes from another graph. No inference.
   ValueId add_node(Node node);
@@ -174,8 +215,9 @@ class Graph {
   bool backward_ = false;
 };
 
-// A place in the model's tree of names. While a Scope lives it is its graph's current scope, so that errors, dumps and
-// profiles name the nodes added meanwhile. `scope / "self_attn"` is a child, usually a temporary argument.
+// A place in the model's tree of names. While a Scope lives it is its graph's current scope, so that errors,
+// dumps and profiles name the nodes added meanwhile. `scope / "self_attn"` is a child, usually a temporary
+// argument.
 class Scope {
  public:
   explicit Scope(Graph& graph, std::string_view path = {});
@@ -202,8 +244,8 @@ std::string to_text(const Graph& graph);
 // For Graphviz.
 std::string to_dot(const Graph& graph);
 
-// Throws Error unless the graph is well formed: inputs come first, types are what inference says, outputs exist.
-// Compilation runs it between passes when NF_DUMP or NF_VERIFY is set; tests always do.
+// Throws Error unless the graph is well formed: inputs come first, types are what inference says, outputs
+// exist. Compilation runs it between passes when NF_DUMP or NF_VERIFY is set; tests always do.
 void verify(const Graph& graph);
 
 }  // namespace nf
