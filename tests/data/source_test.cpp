@@ -1,0 +1,212 @@
+#include "tools/data/source.h"
+
+#include <doctest/doctest.h>
+#include <nf/error.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "tests/data/folder.h"
+
+using namespace nf;
+namespace fs = std::filesystem;
+
+namespace {
+
+std::vector<std::string> texts(const std::vector<std::string>& paths, const SourceOptions& options = {}) {
+  std::vector<std::string> out;
+  open_documents(paths, options)->visit([&](const Document& document) { out.emplace_back(document.text); });
+  return out;
+}
+
+using Texts = std::vector<std::string>;
+
+}  // namespace
+
+TEST_CASE("source: a text file is one document, byte for byte") {
+  const Folder folder;
+  CHECK(texts({folder.write("a.txt", "one\r\ntwo")}) == Texts{"one\r\ntwo"});  // no line end, CRLF
+  CHECK(texts({folder.write("b.txt",
+                            "\xEF\xBB\xBF"
+                            "bom\n")}) == Texts{"bom\n"});  // byte order mark
+  CHECK(texts({folder.write("c.txt", std::string("nul\0nul", 7))}) == Texts{std::string("nul\0nul", 7)});
+  CHECK(texts({folder.write("d.txt", "a\n%\nb\n")}) == Texts{"a\n%\nb\n"});  // .txt is not a fortune file
+  CHECK(texts({folder.write("notes", "no extension")}) == Texts{"no extension"});
+  const std::string large(200'001, 'x');
+  CHECK(texts({folder.write("e.txt", large)}) == Texts{large});
+}
+
+TEST_CASE("source: an empty file has no document") {
+  const Folder folder;
+  for (const char* name : {"a.txt", "a.jsonl", "fortune"}) {
+    CHECK(texts({folder.write(name, "")}) == Texts{});
+    CHECK(texts({folder.write(name, "\xEF\xBB\xBF")}) == Texts{});
+  }
+}
+
+TEST_CASE("source: JSON lines") {
+  const Folder folder;
+  const auto file = folder.write("a.jsonl",
+                                 "\xEF\xBB\xBF{\"text\": \"one\\n\\u20ac\", \"id\": 1}\r\n"
+                                 "\n  \t\r\n"
+                                 "{\"id\": 2, \"text\": \"\"}\n"
+                                 "{\"text\": \"\\ud83d\\ude00\"}");  // no line end
+  CHECK(texts({file}) == Texts{"one\n\xE2\x82\xAC", "\xF0\x9F\x98\x80"});
+
+  std::vector<std::string> origins;
+  open_documents({file})->visit([&](const Document& document) { origins.push_back(document.origin()); });
+  CHECK(origins == Texts{file + ":1", file + ":5"});
+
+  const auto other = folder.write("b.ndjson", R"({"text": 1, "content": "x"})");
+  CHECK(texts({other}, {.text_field = "content"}) == Texts{"x"});
+}
+
+TEST_CASE("source: a bad JSON line is named") {
+  const Folder folder;
+  const struct {
+    std::string line, message;
+  } cases[] = {{"{\"text\": \"a\"", "not JSON"},
+               {"{\"text\": \"a\"} x", "not JSON"},
+               {"{\"text\": \"\\ud800\"}", "not JSON"},
+               {"{\"text\": \"a\tb\"}", "not JSON"},
+               {std::string(3000, '['), "not JSON"},
+               {"[\"text\"]", "expected a JSON object"},
+               {"\"text\"", "expected a JSON object"},
+               {"{\"txt\": \"a\"}", "there is no field \"text\""},
+               {"{\"text\": 3}", "field \"text\" is not a string"},
+               {"{\"text\": null}", "field \"text\" is not a string"}};
+  for (const auto& c : cases) {
+    const auto file = folder.write("a.jsonl", "{\"text\": \"good\"}\n" + c.line + "\n");
+    CHECK_THROWS_WITH_AS(texts({file}), doctest::Contains((file + ":2: " + c.message).c_str()), Error);
+  }
+}
+
+TEST_CASE("source: fortune files") {
+  const Folder folder;
+  const std::string bytes = "one\ntwo\n%\n100%\n%%\n% \n%\n%\n\n%\nlast";
+  const Texts entries = {"one\ntwo", "100%\n%%\n% ", "last"};
+  CHECK(texts({folder.write("wisdom", bytes)}) == entries);
+  CHECK(texts({folder.write("crlf", "a\r\nb\r\n%\r\nc\r\n%\r\n")}) == Texts{"a\r\nb", "c"});
+  CHECK(texts({folder.write("starts", "%\na\n%")}) == Texts{"a"});
+
+  folder.write("single.txt.dat", "index");
+  CHECK(texts({folder.write("single.txt", "only one")}) == Texts{"only one"});
+  CHECK(texts({folder.write("single.txt", "a\n%\nb\n")}) == Texts{"a", "b"});
+
+  std::vector<int64_t> lines;
+  open_documents({folder.write("wisdom", bytes)})->visit([&](const Document& d) { lines.push_back(d.line); });
+  CHECK(lines == std::vector<int64_t>{1, 4, 11});
+}
+
+TEST_CASE("source: fortune indexes and links are left out, however they are reached") {
+  const Folder folder;
+  folder.write("jokes", "a\n%\nb\n");
+  folder.write("jokes.dat", std::string("\0\0\0\2\xFF", 5));
+  fs::create_symlink("jokes", folder.path / "jokes.u8");
+  const std::string root = folder.path.string();
+  CHECK(texts({root}) == Texts{"a", "b"});
+  CHECK(texts({root + "/*"}) == Texts{"a", "b"});
+  CHECK(texts({root + "/jokes", root + "/jokes.dat", root + "/jokes.u8"}) == Texts{"a", "b"});
+}
+
+TEST_CASE("source: folders are searched in sorted order, and only for what is text") {
+  const Folder folder;
+  folder.write("b.txt", "b");
+  folder.write("a/z.txt", "az");
+  folder.write("a/b/c.jsonl", "{\"text\":\"abc\"}");
+  folder.write("a/fortune", "f\n%\ng\n");
+  folder.write("a/README", "not a document");
+  folder.write("a/picture.png", "\xFF");
+  folder.write(".hidden.txt", "h");
+  folder.write(".git/x.txt", "h");
+  fs::create_directory_symlink(folder.path, folder.path / "a" / "loop");
+  const std::string root = folder.path.string();
+  CHECK(texts({root}) == Texts{"abc", "f", "g", "az", "b"});
+  CHECK(texts({root + "/b.txt", root}) == Texts{"b", "abc", "f", "g", "az"});  // read once
+  CHECK(texts({root + "/*.txt"}) == Texts{"b"});
+  CHECK(texts({root + "/[ab]*"}) == Texts{"abc", "f", "g", "az", "b"});
+  folder.write("odd[1].txt", "odd");
+  CHECK(texts({root + "/odd[1].txt"}) == Texts{"odd"});  // a name before a pattern
+}
+
+TEST_CASE("source: a forced format") {
+  const Folder folder;
+  const auto file = folder.write("a.txt",
+                                 "\xEF\xBB\xBF"
+                                 "x\r\n\ny");
+  CHECK(texts({file}, {.format = DocumentFormat::lines}) == Texts{"x", "y"});
+  CHECK(texts({folder.write("b.txt", "a\n%\nb")}, {.format = DocumentFormat::fortune}) == Texts{"a", "b"});
+  CHECK(parse_document_format("auto") == DocumentFormat::automatic);
+  CHECK(parse_document_format("lines") == DocumentFormat::lines);
+  CHECK_THROWS_WITH_AS(parse_document_format("parquet"),
+                       doctest::Contains("auto, text, lines, jsonl, fortune"), Error);
+}
+
+TEST_CASE("source: invalid UTF-8 is named with its file and byte") {
+  const Folder folder;
+  const struct {
+    std::string name, bytes, offset;
+  } cases[] = {{"a.txt", "caf\xE9", "3"},
+               {"a.txt",
+                "\xEF\xBB\xBF"
+                "ab\xFF",
+                "5"},
+               {"a.txt", "euro \xE2\x82", "5"},
+               {"a.jsonl", "{\"text\":\"a\"}\n{\"text\":\"\xE9\"}\n", "22"},
+               {"a.jsonl", "\xEF\xBB\xBF \n\xE9", "5"},
+               {"fortune",
+                "\xEF\xBB\xBF"
+                "a\n%\nb\nc\xE9\n",
+                "10"}};
+  for (const auto& c : cases) {
+    const auto file = folder.write(c.name, c.bytes);
+    const std::string message = "data: " + file + ": invalid UTF-8 at byte " + c.offset + " (0x";
+    CHECK_THROWS_WITH_AS(texts({file}), doctest::Contains(message.c_str()), Error);
+  }
+}
+
+TEST_CASE("source: paths that give nothing") {
+  const Folder folder;
+  const std::string root = folder.path.string();
+  CHECK_THROWS_AS(open_documents({}), Error);
+  CHECK_THROWS_WITH_AS(open_documents({root + "/no.txt"}), doctest::Contains("no.txt does not exist"), Error);
+  CHECK_THROWS_WITH_AS(open_documents({root + "/*.txt"}), doctest::Contains("no file matches"), Error);
+  CHECK_THROWS_WITH_AS(open_documents({root}), doctest::Contains("no .txt, .jsonl or fortune file in"),
+                       Error);
+  CHECK_THROWS_WITH_AS(open_documents({"/dev/null"}), doctest::Contains("neither a file nor a folder"),
+                       Error);
+  if (::geteuid() != 0) {  // root may read everything
+    const auto file = folder.write("sub/secret.txt", "x");
+    fs::permissions(file, fs::perms::none);
+    CHECK_THROWS_WITH_AS(texts({file}), doctest::Contains("cannot open"), Error);
+    fs::permissions(folder.path / "sub", fs::perms::none);
+    CHECK_THROWS_WITH_AS(texts({root}), doctest::Contains("cannot read folder"), Error);
+    fs::permissions(folder.path / "sub", fs::perms::owner_all);
+  }
+}
+
+TEST_CASE("source: what a visitor throws passes through, and a source can be visited again") {
+  const Folder folder;
+  folder.write("a.txt", "a");
+  folder.write("b.txt", "b");
+  const auto source = open_documents({folder.path.string()});
+  CHECK(source->description().starts_with("2 files, "));
+  int visits = 0;
+  CHECK_THROWS_AS(source->visit([&](const Document&) {
+    if (++visits == 2) fail("stop");
+  }),
+                  Error);
+  source->visit([&](const Document&) { ++visits; });
+  CHECK(visits == 4);
+}
+
+TEST_CASE("source: the fortunes of the system, where they are installed") {
+  const fs::path root = "/usr/share/games/fortunes";
+  if (!fs::exists(root / "wisdom")) return;
+  size_t entries = 0;
+  open_documents({root.string()})->visit([&](const Document& document) {
+    ++entries;
+    CHECK(document.text.find("\n%\n") == std::string_view::npos);
+  });
+  CHECK(entries > 1000);
+}

@@ -1,0 +1,121 @@
+#include "tools/tokenizer/tokenizer.h"
+
+#include <nf/error.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "tools/tokenizer/byte_tokenizer.h"
+#include "tools/tokenizer/char_tokenizer.h"
+#include "tools/tokenizer/utf8.h"
+
+namespace nf {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+constexpr const char* kFileName = "tokenizer.json";
+
+std::unique_ptr<Tokenizer> parse_char(const Json& json, const std::string& file) {
+  const Json end_of_text = json.value("end_of_text", Json());
+  const Json list = json.value("characters", Json());
+  require(end_of_text.is_boolean(), "tokenizer: {}: \"end_of_text\" must be true or false", file);
+  require(list.is_array(), "tokenizer: {}: \"characters\" must be a list of one-character strings", file);
+
+  std::vector<char32_t> characters;
+  for (const Json& item : list) {
+    const std::string text = item.is_string() ? item.get<std::string>() : std::string();
+    require(!text.empty() && first_character(text).length == text.size(),
+            "tokenizer: {}: entry {} of \"characters\" is not one character", file, characters.size());
+    characters.push_back(first_character(text).code_point);
+  }
+  try {
+    return std::make_unique<CharTokenizer>(std::move(characters), end_of_text.get<bool>());
+  } catch (const Error& error) {
+    fail("{} (in {})", error.what(), file);
+  }
+}
+
+std::unique_ptr<Tokenizer> parse_byte(const Json&, const std::string&) {
+  return std::make_unique<ByteTokenizer>();
+}
+
+struct Kind {
+  std::string_view name;
+  std::unique_ptr<Tokenizer> (*parse)(const Json&, const std::string& file);
+};
+
+constexpr Kind kKinds[] = {{"byte", parse_byte}, {"char", parse_char}};
+
+std::unique_ptr<Tokenizer> make_char(const TrainingText& training_text) {
+  require(static_cast<bool>(training_text),
+          "tokenizer: a char tokenizer is built from training text; give it some");
+  CharTokenizer::Builder builder;
+  int64_t documents = 0;
+  training_text([&](std::string_view text) {
+    builder.add(text);
+    ++documents;
+  });
+  return builder.finish(documents > 1);
+}
+
+}  // namespace
+
+// FNV-1a, 64 bits (Fowler, Noll, Vo): small, byte-order free, good enough to tell tokenizers apart.
+uint64_t Tokenizer::fingerprint() const {
+  uint64_t hash = 0xcbf29ce484222325ULL;
+  for (const char c : to_json()) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3ULL;
+  return hash;
+}
+
+void Tokenizer::save(const fs::path& directory) const {
+  std::error_code error;
+  fs::create_directories(directory, error);
+  require(!error, "tokenizer: cannot create folder {}: {}", directory.string(), error.message());
+
+  const fs::path target = directory / kFileName, beside = directory / (std::string(kFileName) + ".part");
+  errno = 0;
+  std::ofstream out(beside, std::ios::binary);
+  out << to_json();
+  out.close();
+  require(!out.fail(), "tokenizer: cannot write {}: {}", beside.string(), std::strerror(errno));
+  fs::rename(beside, target, error);
+  require(!error, "tokenizer: cannot rename {} to {}: {}", beside.string(), kFileName, error.message());
+}
+
+std::unique_ptr<Tokenizer> load_tokenizer(const fs::path& path) {
+  std::error_code ignored;
+  const fs::path file = fs::is_directory(path, ignored) ? path / kFileName : path;
+  errno = 0;
+  std::ifstream in(file, std::ios::binary);
+  require(in.is_open(), "tokenizer: cannot open {}: {}", file.string(), std::strerror(errno));
+  std::ostringstream bytes;
+  bytes << in.rdbuf();
+  require(!in.bad(), "tokenizer: cannot read {}", file.string());
+
+  const Json json = Json::parse(bytes.str(), nullptr, /*allow_exceptions=*/false);
+  require(json.is_object(), "tokenizer: {}: not a JSON object", file.string());
+  const Json kind = json.value("kind", Json());
+  require(json.value("format", Json()) == "nanoformer-tokenizer" && json.value("version", Json()) == 1,
+          "tokenizer: {}: not a tokenizer of ours (expected \"format\": \"nanoformer-tokenizer\", "
+          "\"version\": 1)",
+          file.string());
+  for (const Kind& known : kKinds)
+    if (kind == known.name) return known.parse(json, file.string());
+  fail("tokenizer: {}: unknown kind {}; known are byte and char", file.string(), kind.dump());
+}
+
+std::unique_ptr<Tokenizer> make_tokenizer(const std::string& spec, const TrainingText& training_text) {
+  if (spec == "byte") return std::make_unique<ByteTokenizer>();
+  if (spec == "char") return make_char(training_text);
+  std::error_code ignored;
+  require(fs::exists(spec, ignored),
+          "tokenizer: '{}' is neither a kind (byte, char) nor a file or folder that exists", spec);
+  return load_tokenizer(spec);
+}
+
+}  // namespace nf
