@@ -1,5 +1,6 @@
-// Stands in for libFuzzer in ordinary builds: runs the fuzzer's function over every file of the folders given, so that
-// inputs that once broke a reader are tried with every compiler. A folder without files is a failure.
+// Stands in for libFuzzer in ordinary builds: runs the fuzzer's function over every file of the folders
+// given, so that inputs that once broke a reader are tried with every compiler. A folder without files is a
+// failure.
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
