@@ -1,0 +1,377 @@
+// Attention backward. A task walks blocks of keys, and for each the blocks of queries that see it: five
+// products per pair of blocks (FlashAttention-2, algorithm 2), with P recomputed from the saved log-sum-exp:
+//   p = exp(s - lse)    dv += (keep p)^T go    dp = keep (go v^T)    ds = p (dp - delta) cap'(s)    delta =
+//   <go, out> dq += ds k          dk += ds^T q           (both times scale at the end)
+// Included once per instruction set.
+#if defined(NF_CPU_ATTENTION_BACKWARD_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef NF_CPU_ATTENTION_BACKWARD_INL_H_
+#undef NF_CPU_ATTENTION_BACKWARD_INL_H_
+#else
+#define NF_CPU_ATTENTION_BACKWARD_INL_H_
+#endif
+
+#include "cpu/attention_forward-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace nf::cpu::attention {
+namespace HWY_NAMESPACE {
+namespace {
+
+// Queries [first, last) that may see one of the keys [key, key + keys).
+HWY_INLINE Range seeing_queries(const Problem& p, int64_t key, int64_t keys) {
+  const int64_t window = p.config.window, queries = p.config.queries;
+  const bool bounded = p.config.causal || window > 0;
+  if (key >= p.limit) return {0, 0};
+  return {bounded ? larger(0, key - p.offset) : 0,
+          window > 0 ? smaller(queries, key + keys - 1 + window - p.offset) : queries};
+}
+
+// One task of the backward pass: a chunk of keys, for one query head or for every head of a group.
+template <typename Policy>
+class Backward {
+ public:
+  Backward(const Problem& problem, int64_t task, void* memory) : p_(problem), scores_(problem.config) {
+    Carver carver(memory);
+    s_ = carve_backward(p_, carver);
+    const AttentionConfig& c = p_.config;
+    heads_ = p_.backward.whole_group ? p_.group : 1;
+    const int64_t lots = c.heads / heads_;
+    head_ = task % lots * heads_;
+    batch_ = task / lots % c.batch;
+    chunk_ = task / lots / c.batch;
+    dq_row_ = p_.key_padded;
+    dq_ = s_.dq;
+    if (p_.backward.chunks > 1)
+      dq_ = p_.partial_dq + ((chunk_ * c.batch + batch_) * c.heads + head_) * c.queries * dq_row_;
+  }
+
+  void run() {
+    const AttentionConfig& c = p_.config;
+    fill(dq_, heads_ * c.queries * dq_row_, 0.0F);
+    const int64_t begin = chunk_ * p_.backward.chunk_keys;
+    const int64_t end = smaller(c.keys, begin + p_.backward.chunk_keys);
+    for (int64_t key = begin; key < end; key += kBackwardKeys)
+      keys_block(key, smaller(kBackwardKeys, end - key));
+    if (p_.backward.chunks > 1) return;
+    for (int64_t h = 0; h < heads_; ++h) {
+      for (int64_t i = 0; i < c.queries; ++i)
+        write_row(dq_ + (h * c.queries + i) * dq_row_, c.scale, c.key_width,
+                  p_.grad_q.at(batch_, i, head_ + h), p_.grad_q.bf16);
+    }
+  }
+
+ private:
+  // dk and dv of `keys` keys from `key`.
+  void keys_block(int64_t key, int64_t keys) {
+    fill(s_.dk, kBackwardKeys * p_.key_padded, 0.0F);
+    fill(s_.dv, kBackwardKeys * p_.value_padded, 0.0F);
+    key_ = key;
+    keys_ = larger(0, smaller(keys, p_.limit - key));
+    if (keys_ > 0) {
+      pack_keys();
+      const Range seeing = seeing_queries(p_, key, keys_);
+      for (int64_t h = head_; h < head_ + heads_; ++h) {
+        for (int64_t query = seeing.first / kBackwardQueries * kBackwardQueries; query < seeing.last;
+             query += kBackwardQueries)
+          queries_block(h, query, smaller(kBackwardQueries, p_.config.queries - query));
+      }
+    }
+    store_keys(keys);
+  }
+
+  void pack_keys() {
+    const AttentionConfig& c = p_.config;
+    const int64_t head = head_ / p_.group, padded = round_up(keys_, kGroup);
+    pack_rows<Policy>(p_.k, batch_, key_, head, keys_, c.key_width, s_.k_rows, p_.key_padded);
+    pack_rows<Policy>(p_.v, batch_, key_, head, keys_, c.value_width, s_.v_rows, p_.value_padded);
+    transpose_cells(s_.k_rows, p_.key_padded, padded, div_up(c.key_width, Policy::kPair), s_.k_columns,
+                    kBackwardKeys);
+    transpose_cells(s_.v_rows, p_.value_padded, padded, div_up(c.value_width, Policy::kPair), s_.v_columns,
+                    kBackwardKeys);
+    if (Policy::kPair == 2) Policy::pair_rows(s_.k_rows, p_.key_padded, padded, s_.k_pairs);
+    if (p_.k_documents == nullptr) return;
+    const int32_t* documents = p_.k_documents + batch_ * c.keys + key_;
+    k_range_ = document_range(documents, keys_);
+    for (int64_t j = 0; j < kBackwardKeys; ++j) s_.k_documents[j] = j < keys_ ? documents[j] : -1;
+  }
+
+  void store_keys(int64_t keys) const {
+    const AttentionConfig& c = p_.config;
+    if (heads_ == p_.group) {
+      const int64_t head = head_ / p_.group;
+      for (int64_t j = 0; j < keys; ++j) {
+        write_row(s_.dk + j * p_.key_padded, c.scale, c.key_width, p_.grad_k.at(batch_, key_ + j, head),
+                  p_.grad_k.bf16);
+        write_row(s_.dv + j * p_.value_padded, 1.0F, c.value_width, p_.grad_v.at(batch_, key_ + j, head),
+                  p_.grad_v.bf16);
+      }
+      return;
+    }
+    const int64_t row = (batch_ * c.heads + head_) * c.keys + key_;
+    copy(s_.dk, keys * p_.key_padded, p_.partial_dk + row * p_.key_padded);
+    copy(s_.dv, keys * p_.value_padded, p_.partial_dv + row * p_.value_padded);
+  }
+
+  static void copy(const float* HWY_RESTRICT src, int64_t count, float* HWY_RESTRICT dst) {
+    for (int64_t i = 0; i < count; i += kLanes) hn::Store(hn::Load(Floats(), src + i), Floats(), dst + i);
+  }
+
+  // The pair (queries [query, query + queries) of head h, packed keys).
+  void queries_block(int64_t h, int64_t query, int64_t queries) {
+    const AttentionConfig& c = p_.config;
+    q_documents_ = nullptr;
+    if (p_.q_documents != nullptr) {
+      q_documents_ = p_.q_documents + batch_ * c.queries + query;
+      if (!document_range(q_documents_, queries).overlaps(k_range_)) return;
+    }
+    const int64_t padded = round_up(queries, kGroup);
+    pack_rows<Policy>(p_.q, batch_, query, h, queries, c.key_width, s_.q_rows, p_.key_padded);
+    pack_rows<Policy>(p_.grad_out, batch_, query, h, queries, c.value_width, s_.go_rows, p_.value_padded);
+    if (Policy::kPair == 2) {
+      Policy::pair_rows(s_.q_rows, p_.key_padded, padded, s_.q_pairs);
+      Policy::pair_rows(s_.go_rows, p_.value_padded, padded, s_.go_pairs);
+    }
+    h_ = h;
+    query_ = query;
+    queries_ = queries;
+    for (int64_t g = 0; g < kBackwardKeys / kGroup; ++g) rows_[g] = {padded, 0};
+    for (int64_t row = 0; row < padded; row += kGroup) group(row);
+    for (int64_t g = 0; g < round_up(keys_, kGroup) / kGroup; ++g) accumulate_keys(g * kGroup, rows_[g]);
+  }
+
+  // Rows [row, row + 16) of the block: their softmax weights, the gradients of their scores, and their dq.
+  // Computes only the columns that some row sees, whole groups of them; rows_ collects which rows were
+  // computed for each.
+  void group(int64_t row) {
+    const AttentionConfig& c = p_.config;
+    const int64_t rows = smaller(kGroup, queries_ - row);
+    int64_t first = keys_, last = 0, inner_first = 0, inner_last = rows == kGroup ? keys_ : 0;
+    for (int64_t r = 0; r < rows; ++r) {
+      const Range range = visible_keys(p_, query_ + row + r);
+      inner_first = larger(inner_first, range.first - key_);
+      inner_last = smaller(inner_last, range.last - key_);
+      if (range.first >= range.last) continue;
+      first = smaller(first, range.first - key_);
+      last = larger(last, range.last - key_);
+    }
+    first = larger(first, 0) / kGroup * kGroup;
+    last = round_up(smaller(last, keys_), kGroup);
+    if (first >= last) return;
+    bool plain =
+        inner_first <= first && inner_last >= last && scores_.cap == CapType::none && c.dropout == 0.0F;
+    if (q_documents_ != nullptr)
+      plain = plain && document_range(q_documents_ + row, rows).all_equal(k_range_);
+    for (int64_t g = first / kGroup; g < last / kGroup; ++g)
+      rows_[g] = {smaller(rows_[g].first, row), row + kGroup};
+
+    multiply<Policy>({div_up(c.key_width, Policy::kPair), s_.q_rows + row * p_.key_padded, p_.key_padded, 1,
+                      s_.k_columns + first, kBackwardKeys, s_.scores + first, kBackwardKeys, false, nullptr},
+                     kGroup, last - first);
+    multiply<Policy>(
+        {div_up(c.value_width, Policy::kPair), s_.go_rows + row * p_.value_padded, p_.value_padded, 1,
+         s_.v_columns + first, kBackwardKeys, s_.dweights + first, kBackwardKeys, false, nullptr},
+        kGroup, last - first);
+    for (int64_t r = 0; r < kGroup; r += Policy::kPair) {
+      if (plain)
+        gradients<true>(row, r, first, last);
+      else
+        gradients<false>(row, r, first, last);
+    }
+    float* dq = dq_ + ((h_ - head_) * c.queries + query_ + row) * dq_row_;
+    const Cell* keys = Policy::kPair == 2 ? s_.k_pairs : s_.k_rows;
+    multiply<Policy>(
+        {(last - first) / Policy::kPair, s_.ds_rows + first / Policy::kPair, kRowCells, 1,
+         keys + first / Policy::kPair * p_.key_padded, p_.key_padded, dq, dq_row_, true, nullptr},
+        rows, round_up(c.key_width, kGroup));
+  }
+
+  // What the rows of one cell need: their mask, log-sum-exp times log2(e), delta, and words for dropout.
+  struct Row {
+    RowMask mask{0, 0, 0, nullptr};
+    float lse = kInfinity, delta = 0.0F;
+    const uint32_t* words = nullptr;
+  };
+
+  template <bool kPlain>
+  Row prepare(int64_t r, int64_t first, int64_t last, uint32_t* buffer) const {
+    Row row;
+    if (r >= queries_) return row;
+    const AttentionConfig& c = p_.config;
+    const int64_t index = (batch_ * c.heads + h_) * c.queries + query_ + r;
+    const float lse = p_.logsumexp_in[index];
+    row.lse = lse == -kInfinity ? kInfinity : lse * kLog2e;
+    row.delta = p_.delta[index];
+    if (kPlain) return row;
+    const Range range = visible_keys(p_, query_ + r);
+    row.mask.first = static_cast<int32_t>(range.first - key_);
+    row.mask.last = static_cast<int32_t>(range.last - key_);
+    if (q_documents_ != nullptr) {
+      row.mask.documents = s_.k_documents;
+      row.mask.document = q_documents_[r];
+      if (row.mask.document < 0) row.mask.last = row.mask.first;
+    }
+    if (c.dropout > 0.0F)
+      row.words = row_words(p_, static_cast<uint64_t>(index * c.keys + key_ + first), last - first, buffer);
+    return row;
+  }
+
+  // Rows row + r (and the next, when a cell holds two): scores and dweights -> p_pairs, ds_pairs, ds_rows.
+  template <bool kPlain>
+  void gradients(int64_t row, int64_t r, int64_t first, int64_t last) {
+    constexpr int kPair = Policy::kPair;
+    Row rows[kPair];
+    for (int i = 0; i < kPair; ++i)
+      rows[i] = prepare<kPlain>(row + r + i, first, last, s_.random + i * (kBackwardKeys + 5 * kGroup));
+    const int64_t cell_row = (row + r) / kPair * kBackwardKeys;
+    for (int64_t c = first; c < last; c += kLanes) {
+      Vector p[kPair], ds[kPair];
+      for (int i = 0; i < kPair; ++i) {
+        const Vector product = hn::Load(Floats(), s_.scores + (r + i) * kBackwardKeys + c);
+        const Vector dp = hn::Load(Floats(), s_.dweights + (r + i) * kBackwardKeys + c);
+        if (kPlain) {
+          p[i] = exp2(hn::MulSub(product, set(scores_.scale), set(rows[i].lse)));
+          ds[i] = hn::Mul(p[i], hn::Sub(dp, set(rows[i].delta)));
+        } else {
+          masked_gradients(rows[i], c, words_at(rows[i], c, first), product, dp, &p[i], &ds[i]);
+        }
+      }
+      Policy::store_pair(p, s_.p_pairs + cell_row + c);
+      Policy::store_pair(ds, s_.ds_pairs + cell_row + c);
+      for (int i = 0; i < kPair; ++i) Policy::store_row(ds[i], s_.ds_rows + (r + i) * kRowCells, c);
+    }
+  }
+
+  static const uint32_t* words_at(const Row& row, int64_t column, int64_t first) {
+    return row.words == nullptr ? nullptr : row.words + (column - first);
+  }
+
+  HWY_INLINE void masked_gradients(const Row& row, int64_t column, const uint32_t* words, Vector product,
+                                   Vector dp, Vector* p, Vector* ds) const {
+    const AttentionConfig& c = p_.config;
+    const Vector score = scores_(product);
+    Vector weight = exp2(hn::Sub(score, set(row.lse)));
+    weight = hn::IfThenElseZero(visible(row.mask, column), weight);
+    *p = weight;
+    if (words != nullptr) {
+      const auto keep = kept(p_, words);
+      const Vector factor = set(1.0F / (1.0F - c.dropout));
+      *p = hn::IfThenElseZero(keep, hn::Mul(weight, factor));
+      dp = hn::IfThenElseZero(keep, hn::Mul(dp, factor));
+    }
+    *ds = hn::Mul(weight, hn::Sub(dp, set(row.delta)));
+    if (scores_.cap == CapType::soft) {  // 1 - tanh^2
+      const Vector t = hn::Div(score, set(scores_.limit));
+      *ds = hn::Mul(*ds, hn::NegMulAdd(t, t, set(1.0F)));
+    } else if (scores_.cap == CapType::hard) {
+      const Vector raw = hn::Mul(product, set(scores_.scale));
+      *ds = hn::IfThenElseZero(hn::Le(hn::Abs(raw), set(scores_.limit)), *ds);
+    }
+  }
+
+  // dk and dv of keys [column, column + 16) from the rows that were computed for them.
+  void accumulate_keys(int64_t column, Range rows) {
+    if (rows.first >= rows.last) return;
+    const bool paired = Policy::kPair == 2;
+    const int64_t cell = rows.first / Policy::kPair, depth = (rows.last - rows.first) / Policy::kPair;
+    multiply<Policy>({depth, s_.p_pairs + cell * kBackwardKeys + column, 1, kBackwardKeys,
+                      (paired ? s_.go_pairs : s_.go_rows) + cell * p_.value_padded, p_.value_padded,
+                      s_.dv + column * p_.value_padded, p_.value_padded, true, nullptr},
+                     kGroup, round_up(p_.config.value_width, kGroup));
+    multiply<Policy>({depth, s_.ds_pairs + cell * kBackwardKeys + column, 1, kBackwardKeys,
+                      (paired ? s_.q_pairs : s_.q_rows) + cell * p_.key_padded, p_.key_padded,
+                      s_.dk + column * p_.key_padded, p_.key_padded, true, nullptr},
+                     kGroup, round_up(p_.config.key_width, kGroup));
+  }
+
+  static constexpr int64_t kRowCells = kBackwardKeys / Policy::kPair;
+
+  const Problem& p_;
+  Scores scores_;
+  BackwardScratch s_{};
+  int64_t heads_, head_, batch_, chunk_, dq_row_;
+  float* dq_;  // [heads_][T][dq_row_]
+  int64_t key_ = 0, keys_ = 0, h_ = 0, query_ = 0, queries_ = 0;
+  const int32_t* q_documents_ = nullptr;  // of the block of queries
+  Documents k_range_{};
+  Range rows_[kBackwardKeys / kGroup]{};  // for each group of keys, the rows of the block that were computed
+};
+
+template <typename Policy>
+void backward(const Problem& problem, int64_t task, void* scratch) {
+  Backward<Policy>(problem, task, scratch).run();
+}
+
+// delta = <out, grad_out> for kDeltaRows queries of one (batch, head).
+template <typename Policy>
+void delta(const Problem& p, int64_t task, void* scratch) {
+  const Floats d;
+  const AttentionConfig& c = p.config;
+  const int64_t blocks = div_up(c.queries, kDeltaRows), first = task % blocks * kDeltaRows;
+  const int64_t head = task / blocks % c.heads, batch = task / blocks / c.heads;
+  Carver carver(scratch);
+  auto* out = carver.take<float>(p.value_padded);
+  auto* grad = carver.take<float>(p.value_padded);
+  for (int64_t i = first; i < smaller(c.queries, first + kDeltaRows); ++i) {
+    read_row(p.out.at(batch, i, head), p.out.bf16, c.value_width, out, p.value_padded);
+    read_row(p.grad_out.at(batch, i, head), p.grad_out.bf16, c.value_width, grad, p.value_padded);
+    Vector sum = hn::Zero(d);
+    for (int64_t column = 0; column < p.value_padded; column += kLanes)
+      sum = hn::MulAdd(hn::Load(d, out + column), hn::Load(d, grad + column), sum);
+    p.delta[(batch * c.heads + head) * c.queries + i] = hn::GetLane(hn::SumOfLanes(d, sum));
+  }
+}
+
+// first[row] += the rows `stride` apart, count - 1 of them, in order; the sum replaces the first.
+HWY_INLINE void sum_rows(float* HWY_RESTRICT first, int64_t padded, int64_t stride, int64_t count) {
+  for (int64_t column = 0; column < padded; column += kLanes) {
+    Vector sum = hn::Load(Floats(), first + column);
+    for (int64_t i = 1; i < count; ++i) sum = hn::Add(sum, hn::Load(Floats(), first + i * stride + column));
+    hn::Store(sum, Floats(), first + column);
+  }
+}
+
+template <typename Policy>
+void finish_dq(const Problem& p, int64_t task) {
+  const AttentionConfig& c = p.config;
+  const int64_t blocks = div_up(c.queries, kDeltaRows), first = task % blocks * kDeltaRows;
+  const int64_t head = task / blocks % c.heads, batch = task / blocks / c.heads;
+  for (int64_t i = first; i < smaller(c.queries, first + kDeltaRows); ++i) {
+    float* row = p.partial_dq + ((batch * c.heads + head) * c.queries + i) * p.key_padded;
+    sum_rows(row, p.key_padded, c.batch * c.heads * c.queries * p.key_padded, p.backward.chunks);
+    write_row(row, c.scale, c.key_width, p.grad_q.at(batch, i, head), p.grad_q.bf16);
+  }
+}
+
+template <typename Policy>
+void finish_dkv(const Problem& p, int64_t task) {
+  const AttentionConfig& c = p.config;
+  const int64_t blocks = div_up(c.keys, kDeltaRows), first = task % blocks * kDeltaRows;
+  const int64_t head = task / blocks % c.kv_heads, batch = task / blocks / c.kv_heads;
+  for (int64_t j = first; j < smaller(c.keys, first + kDeltaRows); ++j) {
+    const int64_t row = (batch * c.heads + head * p.group) * c.keys + j;
+    float* dk = p.partial_dk + row * p.key_padded;
+    float* dv = p.partial_dv + row * p.value_padded;
+    sum_rows(dk, p.key_padded, c.keys * p.key_padded, p.group);
+    sum_rows(dv, p.value_padded, c.keys * p.value_padded, p.group);
+    write_row(dk, c.scale, c.key_width, p.grad_k.at(batch, j, head), p.grad_k.bf16);
+    write_row(dv, 1.0F, c.value_width, p.grad_v.at(batch, j, head), p.grad_v.bf16);
+  }
+}
+
+template <typename Policy>
+constexpr Kernels kernels(const char* name) {
+  return {name,
+          forward<Policy>,
+          combine<Policy>,
+          delta<Policy>,
+          backward<Policy>,
+          finish_dq<Policy>,
+          finish_dkv<Policy>};
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace nf::cpu::attention
+HWY_AFTER_NAMESPACE();
+
+#endif

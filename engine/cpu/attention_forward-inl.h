@@ -1,0 +1,341 @@
+// Attention forward, over one task's rows: blocks of keys with a running maximum and sum (FlashAttention-2).
+// Scores are kept times log2(e), so that softmax is made of powers of two. Included once per instruction set.
+#if defined(NF_CPU_ATTENTION_FORWARD_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef NF_CPU_ATTENTION_FORWARD_INL_H_
+#undef NF_CPU_ATTENTION_FORWARD_INL_H_
+#else
+#define NF_CPU_ATTENTION_FORWARD_INL_H_
+#endif
+
+#include "cpu/attention_product-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace nf::cpu::attention {
+namespace HWY_NAMESPACE {
+namespace {
+
+constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+constexpr int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// Keys [first, last) that position allows query i to see; empty ranges have last <= first.
+struct Range {
+  int64_t first, last;
+};
+
+HWY_INLINE Range visible_keys(const Problem& p, int64_t query) {
+  const int64_t position = query + p.offset, window = p.config.window;
+  const bool bounded = p.config.causal || window > 0;
+  return {window > 0 ? larger(0, position - window + 1) : 0,
+          bounded ? smaller(p.limit, position + 1) : p.limit};
+}
+
+// Smallest and largest document of a run of rows or keys.
+struct Documents {
+  int32_t low, high;
+
+  HWY_INLINE bool overlaps(const Documents& other) const { return low <= other.high && other.low <= high; }
+  HWY_INLINE bool all_equal(const Documents& other) const {
+    return low == high && other.low == low && other.high == low && low >= 0;
+  }
+};
+
+HWY_INLINE Documents document_range(const int32_t* documents, int64_t count) {
+  Documents range{documents[0], documents[0]};
+  for (int64_t i = 1; i < count; ++i) {
+    range.low = documents[i] < range.low ? documents[i] : range.low;
+    range.high = documents[i] > range.high ? documents[i] : range.high;
+  }
+  return range;
+}
+
+// What one row needs to know of the keys of a block: column c is visible iff first <= c < last and its
+// document is `document` (when documents is not null).
+struct RowMask {
+  int32_t first, last, document;
+  const int32_t* documents;
+};
+
+HWY_INLINE hn::Mask<Floats> visible(const RowMask& mask, int64_t column) {
+  const Ints d;
+  const auto index = hn::Iota(d, static_cast<int32_t>(column));
+  auto in = hn::AndNot(hn::Lt(index, hn::Set(d, mask.first)), hn::Lt(index, hn::Set(d, mask.last)));
+  if (mask.documents != nullptr)
+    in = hn::And(in, hn::Eq(hn::Load(d, mask.documents + column), hn::Set(d, mask.document)));
+  return hn::RebindMask(Floats(), in);
+}
+
+// How a product of q and k becomes a score times log2(e).
+struct Scores {
+  CapType cap;
+  float scale;  // none and hard: scale * log2e; soft: scale / cap
+  float limit;  // cap * log2e
+
+  explicit HWY_INLINE Scores(const AttentionConfig& config)
+      : cap(config.cap_type),
+        scale(cap == CapType::soft ? config.scale / config.cap : config.scale * kLog2e),
+        limit(config.cap * kLog2e) {}
+
+  HWY_INLINE Vector operator()(Vector product) const {
+    const Vector s = hn::Mul(product, set(scale));
+    if (cap == CapType::none) return s;
+    if (cap == CapType::hard) return hn::Max(hn::Min(s, set(limit)), set(-limit));
+    return hn::Mul(tanh(s), set(limit));
+  }
+};
+
+// Replaces products by scores in columns [begin, end) of one row and returns their maximum.
+template <bool kPlain>
+HWY_INLINE float score_row(const Scores& scores, const RowMask& mask, float* HWY_RESTRICT row, int64_t begin,
+                           int64_t end) {
+  const Floats d;
+  Vector maximum = set(-kInfinity);
+  for (int64_t c = begin; c < end; c += kLanes) {
+    Vector s = kPlain ? hn::Mul(hn::Load(d, row + c), set(scores.scale)) : scores(hn::Load(d, row + c));
+    if (!kPlain) s = hn::IfThenElse(visible(mask, c), s, set(-kInfinity));
+    hn::Store(s, d, row + c);
+    maximum = hn::Max(maximum, s);
+  }
+  return hn::GetLane(hn::MaxOfLanes(d, maximum));
+}
+
+// One task of the forward pass: the rows of one query block for every head of a group.
+template <typename Policy>
+class Forward {
+ public:
+  Forward(const Problem& problem, int64_t task, void* memory) : p_(problem), scores_(problem.config) {
+    Carver carver(memory);
+    s_ = carve_forward(p_, carver);
+    const AttentionConfig& c = p_.config;
+    split_ = task % p_.forward.splits;
+    task /= p_.forward.splits;
+    head_ = task % c.kv_heads;
+    batch_ = task / c.kv_heads % c.batch;
+    const int64_t order = task / c.kv_heads / c.batch;
+    block_ =
+        p_.forward.blocks - 1 - order;  // under a causal mask the last block is the longest: it goes first
+    query_ = block_ * p_.forward.queries;
+    queries_ = smaller(p_.forward.queries, c.queries - query_);
+    rows_ = p_.group * queries_;
+  }
+
+  void run() {
+    begin();
+    const int64_t low = larger(range_.first, split_ * p_.forward.split_keys);
+    const int64_t high = smaller(range_.last, (split_ + 1) * p_.forward.split_keys);
+    for (int64_t key = low / kForwardKeys * kForwardKeys; key < high; key += kForwardKeys)
+      block(key, smaller(kForwardKeys, high - key));
+    if (p_.forward.splits > 1)
+      store_partial();
+    else
+      store();
+  }
+
+ private:
+  void begin() {
+    const AttentionConfig& c = p_.config;
+    for (int64_t g = 0; g < p_.group; ++g) {
+      for (int64_t i = 0; i < queries_; ++i)
+        Policy::pack_row(p_.q.at(batch_, query_ + i, head_ * p_.group + g), p_.q.bf16, c.key_width,
+                         s_.q + (g * queries_ + i) * p_.key_padded, p_.key_padded);
+    }
+    range_ = {p_.limit, 0};
+    for (int64_t i = 0; i < queries_; ++i) {
+      Range range = visible_keys(p_, query_ + i);
+      if (p_.q_documents != nullptr) {
+        s_.q_documents[i] = p_.q_documents[batch_ * c.queries + query_ + i];
+        if (s_.q_documents[i] < 0) range.last = range.first;
+      }
+      s_.first[i] = static_cast<int32_t>(range.first);
+      s_.last[i] = static_cast<int32_t>(range.last);
+      if (range.first >= range.last) continue;
+      range_ = {smaller(range_.first, range.first), larger(range_.last, range.last)};
+    }
+    if (p_.q_documents != nullptr) documents_ = document_range(s_.q_documents, queries_);
+    for (int64_t r = 0; r < rows_; ++r) s_.maximum[r] = -kInfinity;
+    fill(s_.weight, rows_ * kGroup, 0.0F);
+    fill(s_.sum, rows_ * p_.value_padded, 0.0F);
+  }
+
+  void block(int64_t key, int64_t keys) {
+    const AttentionConfig& c = p_.config;
+    if (p_.k_documents != nullptr) {
+      const int32_t* documents = p_.k_documents + batch_ * c.keys + key;
+      k_range_ = document_range(documents, keys);
+      if (!documents_.overlaps(k_range_)) return;
+      for (int64_t j = 0; j < kForwardKeys; ++j) s_.k_documents[j] = j < keys ? documents[j] : -1;
+    }
+    const int64_t padded = round_up(keys, kGroup);
+    pack_rows<Policy>(p_.k, batch_, key, head_, keys, c.key_width, s_.k_rows, p_.key_padded);
+    transpose_cells(s_.k_rows, p_.key_padded, padded, div_up(c.key_width, Policy::kPair), s_.k_columns,
+                    kForwardKeys);
+    pack_rows<Policy>(p_.v, batch_, key, head_, keys, c.value_width, s_.v_rows, p_.value_padded);
+    if (Policy::kPair == 2) Policy::pair_rows(s_.v_rows, p_.value_padded, padded, s_.v_pairs);
+    for (int64_t row = 0; row < rows_; row += kGroup) group(row, smaller(kGroup, rows_ - row), key, keys);
+  }
+
+  // Rows [row, row + rows) against the packed block of keys.
+  void group(int64_t row, int64_t rows, int64_t key, int64_t keys) {
+    int64_t first = keys, last = 0, inner_first = 0, inner_last = keys;  // of any row, of every row
+    Documents documents{INT32_MAX, INT32_MIN};
+    for (int64_t r = row; r < row + rows; ++r) {
+      const int64_t i = r % queries_, row_first = s_.first[i] - key, row_last = s_.last[i] - key;
+      inner_first = larger(inner_first, row_first);
+      inner_last = smaller(inner_last, row_last);
+      if (row_first >= row_last) continue;
+      first = smaller(first, row_first);
+      last = larger(last, row_last);
+      if (p_.q_documents == nullptr) continue;
+      documents.low = static_cast<int32_t>(smaller(documents.low, s_.q_documents[i]));
+      documents.high = static_cast<int32_t>(larger(documents.high, s_.q_documents[i]));
+    }
+    first = larger(first, 0) / kGroup * kGroup;
+    last = round_up(smaller(last, keys), kGroup);
+    if (first >= last) return;
+    if (p_.q_documents != nullptr && !documents.overlaps(k_range_)) return;
+    const bool plain = inner_first <= first && inner_last >= last && scores_.cap == CapType::none &&
+                       p_.config.dropout == 0.0F &&
+                       (p_.q_documents == nullptr || documents.all_equal(k_range_));
+
+    const int64_t depth = div_up(p_.config.key_width, Policy::kPair);
+    multiply<Policy>({depth, s_.q + row * p_.key_padded, p_.key_padded, 1, s_.k_columns + first, kForwardKeys,
+                      s_.scores + first, kForwardKeys, false, nullptr},
+                     rows, last - first);
+    if (plain)
+      softmax<true>(row, rows, key, first, last);
+    else
+      softmax<false>(row, rows, key, first, last);
+    const Cell* values = Policy::kPair == 2 ? s_.v_pairs : s_.v_rows;
+    multiply<Policy>({(last - first) / Policy::kPair, s_.weights + first / Policy::kPair, kWeightsRow, 1,
+                      values + first / Policy::kPair * p_.value_padded, p_.value_padded,
+                      s_.sum + row * p_.value_padded, p_.value_padded, true, s_.rescale},
+                     rows, round_up(p_.config.value_width, kGroup));
+  }
+
+  template <bool kPlain>
+  void softmax(int64_t row, int64_t rows, int64_t key, int64_t first, int64_t last) {
+    const Floats d;
+    const bool dropout = p_.config.dropout > 0.0F;
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t i = (row + r) % queries_;
+      float* scores = s_.scores + r * kForwardKeys;
+      const RowMask mask = {static_cast<int32_t>(s_.first[i] - key), static_cast<int32_t>(s_.last[i] - key),
+                            kPlain || p_.q_documents == nullptr ? 0 : s_.q_documents[i],
+                            p_.q_documents == nullptr ? nullptr : s_.k_documents};
+      const float before = s_.maximum[row + r], now = score_row<kPlain>(scores_, mask, scores, first, last);
+      const float maximum = now > before ? now : before;
+      const float shift = maximum == -kInfinity ? 0.0F : maximum;
+      const uint32_t* words = nullptr;
+      if (!kPlain && dropout)
+        words = row_words(p_, weight_index(row + r, key + first), last - first, s_.random);
+
+      Vector total = hn::Zero(d);
+      Cell* weights = s_.weights + r * kWeightsRow;
+      for (int64_t c = first; c < last; c += kLanes) {
+        Vector e = exp2(hn::Sub(hn::Load(d, scores + c), set(shift)));
+        total = hn::Add(total, e);
+        if (!kPlain && dropout) e = hn::IfThenElseZero(kept(p_, words + (c - first)), e);
+        Policy::store_row(e, weights, c);
+      }
+      const Vector rescale = exp2(set(before - shift));
+      s_.rescale[r] = hn::GetLane(rescale);
+      s_.maximum[row + r] = maximum;
+      float* weight = s_.weight + (row + r) * kGroup;
+      hn::Store(hn::MulAdd(hn::Load(d, weight), rescale, total), d, weight);
+    }
+  }
+
+  uint64_t weight_index(int64_t row, int64_t key) const {
+    const AttentionConfig& c = p_.config;
+    const int64_t head = head_ * p_.group + row / queries_, query = query_ + row % queries_;
+    return static_cast<uint64_t>(((batch_ * c.heads + head) * c.queries + query) * c.keys + key);
+  }
+
+  float row_weight(int64_t row) const {
+    return hn::GetLane(hn::SumOfLanes(Floats(), hn::Load(Floats(), s_.weight + row * kGroup)));
+  }
+
+  void store() const {
+    for (int64_t r = 0; r < rows_; ++r)
+      store_row(p_, batch_, head_ * p_.group + r / queries_, query_ + r % queries_,
+                s_.sum + r * p_.value_padded, s_.maximum[r], row_weight(r));
+  }
+
+  void store_partial() const {
+    const int64_t stride = p_.value_padded + kGroup;
+    float* partial =
+        p_.partial +
+        (((block_ * p_.config.batch + batch_) * p_.config.kv_heads + head_) * p_.forward.splits + split_) *
+            p_.group * p_.forward.queries * stride;
+    for (int64_t r = 0; r < rows_; ++r, partial += stride) {
+      for (int64_t c = 0; c < p_.value_padded; c += kLanes)
+        hn::Store(hn::Load(Floats(), s_.sum + r * p_.value_padded + c), Floats(), partial + c);
+      partial[p_.value_padded] = s_.maximum[r];
+      partial[p_.value_padded + 1] = row_weight(r);
+    }
+  }
+
+ public:
+  // Normalises one row and writes it, with its log-sum-exp. maximum is in units of log2.
+  static void store_row(const Problem& p, int64_t batch, int64_t head, int64_t query, const float* sum,
+                        float maximum, float weight) {
+    const bool seen = weight > 0.0F;
+    const float factor = seen ? 1.0F / (weight * (1.0F - p.config.dropout)) : 0.0F;
+    write_row(sum, factor, p.config.value_width, p.out.at(batch, query, head), p.out.bf16);
+    p.logsumexp[(batch * p.config.heads + head) * p.config.queries + query] =
+        seen ? maximum * kLn2 + __builtin_logf(weight) : -kInfinity;
+  }
+
+ private:
+  static constexpr int64_t kWeightsRow = kForwardKeys / Policy::kPair;
+
+  const Problem& p_;
+  Scores scores_;
+  ForwardScratch s_{};
+  int64_t split_, head_, batch_, block_, query_, queries_, rows_;
+  Range range_{};          // keys that any row sees
+  Documents documents_{};  // of the queries
+  Documents k_range_{};    // of the block of keys
+};
+
+template <typename Policy>
+void forward(const Problem& problem, int64_t task, void* scratch) {
+  Forward<Policy>(problem, task, scratch).run();
+}
+
+// Sums the partial results of the splits of one (query block, batch, kv head), in order.
+template <typename Policy>
+void combine(const Problem& p, int64_t task) {
+  const Floats d;
+  const AttentionConfig& c = p.config;
+  const int64_t head = task % c.kv_heads, batch = task / c.kv_heads % c.batch,
+                block = task / c.kv_heads / c.batch;
+  const int64_t query = block * p.forward.queries, queries = smaller(p.forward.queries, c.queries - query);
+  const int64_t stride = p.value_padded + kGroup, split = p.group * p.forward.queries * stride;
+  for (int64_t r = 0; r < p.group * queries; ++r) {
+    float* first = p.partial + task * p.forward.splits * split + r * stride;
+    float maximum = -kInfinity, weight = 0.0F;
+    for (int64_t s = 0; s < p.forward.splits; ++s) {
+      const float value = first[s * split + p.value_padded];
+      maximum = value > maximum ? value : maximum;
+    }
+    const float shift = maximum == -kInfinity ? 0.0F : maximum;
+    for (int64_t s = 0; s < p.forward.splits; ++s) {
+      const float* part = first + s * split;
+      const Vector factor = exp2(set(part[p.value_padded] - shift));
+      weight += hn::GetLane(factor) * part[p.value_padded + 1];
+      for (int64_t column = 0; column < p.value_padded; column += kLanes) {
+        const Vector value = hn::Mul(hn::Load(d, part + column), factor);
+        hn::Store(s == 0 ? value : hn::Add(hn::Load(d, first + column), value), d, first + column);
+      }
+    }
+    Forward<Policy>::store_row(p, batch, head * p.group + r / queries, query + r % queries, first, maximum,
+                               weight);
+  }
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace nf::cpu::attention
+HWY_AFTER_NAMESPACE();
+
+#endif

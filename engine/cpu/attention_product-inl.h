@@ -1,0 +1,155 @@
+// Packing and small matrix products of the attention kernels. Included once per instruction set.
+//
+// A Policy says how operands sit in 4-byte cells (attention_internal.h) and how they are multiplied:
+//   kPair                  values in a cell: neighbours along the summed axis
+//   pack_row               a row of f32 or bf16 -> cells, zero padded
+//   pair_rows              rows of cells -> cells that hold two neighbouring rows (kPair 2 only)
+//   store_row, store_pair  f32 lanes of one row, or of two neighbouring rows -> cells
+//   load, broadcast, multiply_add
+#if defined(NF_CPU_ATTENTION_PRODUCT_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef NF_CPU_ATTENTION_PRODUCT_INL_H_
+#undef NF_CPU_ATTENTION_PRODUCT_INL_H_
+#else
+#define NF_CPU_ATTENTION_PRODUCT_INL_H_
+#endif
+
+#include "cpu/attention_math-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace nf::cpu::attention {
+namespace HWY_NAMESPACE {
+namespace {
+
+// Packs `rows` rows of head `head`, from row `first`, into dst[rows rounded up to a group][padded]; padding
+// is zero.
+template <typename Policy>
+void pack_rows(const Operand& src, int64_t batch, int64_t first, int64_t head, int64_t rows, int64_t width,
+               Cell* HWY_RESTRICT dst, int64_t padded) {
+  const char* from = src.at(batch, first, head);
+  const int64_t stride = src.row * (src.bf16 ? 2 : 4);
+  for (int64_t r = 0; r < rows; ++r)
+    Policy::pack_row(from + r * stride, src.bf16, width, dst + r * padded, padded);
+  for (int64_t r = rows; r < round_up(rows, kGroup); ++r)
+    Policy::pack_row(from, src.bf16, 0, dst + r * padded, padded);
+}
+
+// dst[c][r] = src[r][c] for r < rows (a multiple of 4) and c < columns (rounded up to 4), cell by cell.
+HWY_INLINE void transpose_cells(const Cell* HWY_RESTRICT src, int64_t src_row, int64_t rows, int64_t columns,
+                                Cell* HWY_RESTRICT dst, int64_t dst_row) {
+#if HWY_TARGET == HWY_SCALAR
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < columns; ++c) dst[c * dst_row + r] = src[r * src_row + c];
+#else
+  const hn::FixedTag<uint32_t, 4> d;
+  const hn::FixedTag<uint64_t, 2> d64;
+  for (int64_t r = 0; r < rows; r += 4) {
+    for (int64_t c = 0; c < columns; c += 4) {
+      const Cell* from = src + r * src_row + c;
+      const auto r0 = hn::Load(d, from), r1 = hn::Load(d, from + src_row);
+      const auto r2 = hn::Load(d, from + 2 * src_row), r3 = hn::Load(d, from + 3 * src_row);
+      const auto a = hn::BitCast(d64, hn::InterleaveLower(d, r0, r1)),
+                 b = hn::BitCast(d64, hn::InterleaveLower(d, r2, r3));
+      const auto e = hn::BitCast(d64, hn::InterleaveUpper(d, r0, r1)),
+                 f = hn::BitCast(d64, hn::InterleaveUpper(d, r2, r3));
+      Cell* to = dst + c * dst_row + r;
+      hn::Store(hn::BitCast(d, hn::InterleaveLower(d64, a, b)), d, to);
+      hn::Store(hn::BitCast(d, hn::InterleaveUpper(d64, a, b)), d, to + dst_row);
+      hn::Store(hn::BitCast(d, hn::InterleaveLower(d64, e, f)), d, to + 2 * dst_row);
+      hn::Store(hn::BitCast(d, hn::InterleaveUpper(d64, e, f)), d, to + 3 * dst_row);
+    }
+  }
+#endif
+}
+
+// One product: c[m][n] = (c[m][n] * rescale[m], or 0) + sum over k of a[m][k] * b[k][n], where a[m][k] is the
+// cell at m * a_row + k * a_step, n is a cell of b, and k counts cells.
+struct Product {
+  int64_t depth;
+  const Cell* a;
+  int64_t a_row, a_step;
+  const Cell* b;
+  int64_t b_row;
+  float* c;
+  int64_t c_row;
+  bool accumulate;
+  const float* rescale;  // null: 1
+};
+
+template <typename Policy, int kRows, int kVectors>
+HWY_NOINLINE void product_tile(const Product& p, int64_t row, int64_t column) {
+  const Floats d;
+  float* c = p.c + row * p.c_row + column;
+  Vector sum[kRows][kVectors];
+#pragma GCC unroll 8
+  for (int m = 0; m < kRows; ++m) {
+#pragma GCC unroll 4
+    for (int n = 0; n < kVectors; ++n)
+      sum[m][n] = p.accumulate ? hn::Load(d, c + m * p.c_row + n * kLanes) : hn::Zero(d);
+  }
+  if (p.rescale != nullptr) {
+#pragma GCC unroll 8
+    for (int m = 0; m < kRows; ++m) {
+      const Vector factor = set(p.rescale[row + m]);
+#pragma GCC unroll 4
+      for (int n = 0; n < kVectors; ++n) sum[m][n] = hn::Mul(sum[m][n], factor);
+    }
+  }
+  const Cell* a = p.a + row * p.a_row;
+  const Cell* b = p.b + column;
+  const int64_t a_row = p.a_row, a_step = p.a_step, b_row = p.b_row;
+  for (int64_t k = p.depth; k > 0; --k, a += a_step, b += b_row) {
+    typename Policy::Cells right[kVectors];
+#pragma GCC unroll 4
+    for (int n = 0; n < kVectors; ++n) right[n] = Policy::load(b + n * kLanes);
+#pragma GCC unroll 8
+    for (int m = 0; m < kRows; ++m) {
+      const typename Policy::Cells left = Policy::broadcast(a + m * a_row);
+#pragma GCC unroll 4
+      for (int n = 0; n < kVectors; ++n) sum[m][n] = Policy::multiply_add(left, right[n], sum[m][n]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int m = 0; m < kRows; ++m) {
+#pragma GCC unroll 4
+    for (int n = 0; n < kVectors; ++n) hn::Store(sum[m][n], d, c + m * p.c_row + n * kLanes);
+  }
+}
+
+template <typename Policy, int kVectors>
+void product_panel(const Product& p, int64_t rows, int64_t column) {
+  constexpr int kTall = kVectors <= 2 && kLanes == kGroup ? 8 : 4;  // as many sums as hide the latency of one
+  int64_t row = 0;
+  for (; row + kTall <= rows; row += kTall) product_tile<Policy, kTall, kVectors>(p, row, column);
+  if (kTall > 4 && row + 4 <= rows) {
+    product_tile<Policy, 4, kVectors>(p, row, column);
+    row += 4;
+  }
+  switch (rows - row) {
+    case 3: product_tile<Policy, 3, kVectors>(p, row, column); break;
+    case 2: product_tile<Policy, 2, kVectors>(p, row, column); break;
+    case 1: product_tile<Policy, 1, kVectors>(p, row, column); break;
+    default: break;
+  }
+}
+
+// columns: a multiple of kGroup.
+template <typename Policy>
+void multiply(const Product& p, int64_t rows, int64_t columns) {
+  constexpr int kWide = kLanes == kGroup ? 4 : 2;
+  int64_t column = 0;
+  for (; column + kWide * kLanes <= columns; column += kWide * kLanes)
+    product_panel<Policy, kWide>(p, rows, column);
+  switch ((columns - column) / kLanes) {
+    case 3: product_panel<Policy, 3>(p, rows, column); break;
+    case 2: product_panel<Policy, 2>(p, rows, column); break;
+    case 1: product_panel<Policy, 1>(p, rows, column); break;
+    default: break;
+  }
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace nf::cpu::attention
+HWY_AFTER_NAMESPACE();
+
+#endif
