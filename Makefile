@@ -47,6 +47,14 @@ build: configure ## build everything (the default); programs appear here as ./nf
 test: build      ## build and run all tests
 	@ctest --test-dir $(BUILD) -j $(JOBS) --output-on-failure --no-tests=error
 
+DEMO_DATA  ?= /usr/share/games/fortunes
+DEMO_FLAGS ?= --steps 200 --batch-size 8 --seq-len 128 --eval-every 50
+demo: build      ## train an nGPT on Debian's fortunes (minutes), then let it write
+	$(call install,$(DEMO_PACKAGES),for a text to train on)
+	@./nf-train -m ngpt.json --data $(DEMO_DATA) --out build/demo $(DEMO_FLAGS)
+	@echo
+	@./nf-generate -m build/demo --prompt "The trouble with" --max-tokens 200
+
 bench: packages  ## build and run the benchmarks
 	$(call install,$(BENCH_PACKAGES),for the benchmarks)
 	@$(CMAKE) --preset $(PRESET)
@@ -74,4 +82,4 @@ install: build   ## install headers, library, programs and configs under PREFIX
 	@cmake --install $(BUILD) --prefix $(PREFIX)
 
 clean:           ## remove what was built
-	@rm -rf build nf-train nf-estimate nf-eval nf-generate
+	@find . -maxdepth 1 -type l -name "nf-*" -delete; rm -rf build
