@@ -129,7 +129,8 @@ Values cross_entropy_gradient(Graph& graph, int32_t node, std::span<const Value>
   inputs.push_back(grads[0]);
   const Value first = graph.add(Op::linear_cross_entropy_backward, inputs, values.attributes());
   const auto output = [&](int32_t i) { return graph.value({first.id.node, i}); };
-  Values result{output(1), cast(output(2), values.in(1).dtype()), {}};
+  // The weight's gradient stays f32, as matmul's does for a weight.
+  Values result{output(1), output(2), {}};
   if (values.attributes().integer("has_scale") != 0) result.push_back(output(3));
   return result;
 }

@@ -46,6 +46,14 @@ std::vector<TensorType> infer_matmul(Types inputs, const Attributes& attributes)
 
 Value flat_matrix(Value x) { return reshape(x, {-1, x.shape().back()}); }
 
+// Weights are f32 states, cast down for the product; their gradients stay as wide as the product accumulates them.
+DType weight_gradient_dtype(Value b) {
+  const Node& node = b.graph->node(b.id);
+  if (node.op != Op::cast) return b.dtype();
+  const Node& source = b.graph->node(node.inputs[0]);
+  return source.op == Op::state ? source.outputs[0].dtype : b.dtype();
+}
+
 // With y = op(a) op(b): da = dy op(b)^T, db = op(a)^T dy, transposed back where the operand was.
 Values matmul_gradient(Graph& graph, int32_t node, std::span<const Value> grads) {
   const NodeValues values{graph, node};
@@ -56,11 +64,14 @@ Values matmul_gradient(Graph& graph, int32_t node, std::span<const Value> grads)
   const Value da =
       ta ? matmul(b, dy, {.transpose_a = tb, .transpose_b = true}) : matmul(dy, b, {.transpose_b = !tb});
   Value db;
+  const DType db_dtype = weight_gradient_dtype(b);
   if (b.shape().rank() == 2 && a.shape().rank() > 2) {  // one b for every leading axis: contract those too
     const Value rows = flat_matrix(ta ? transpose(a, -2, -1) : a), flat_dy = flat_matrix(dy);
-    db = tb ? matmul(flat_dy, rows, {.transpose_a = true}) : matmul(rows, flat_dy, {.transpose_a = true});
+    db = tb ? matmul(flat_dy, rows, {.transpose_a = true, .dtype = db_dtype})
+            : matmul(rows, flat_dy, {.transpose_a = true, .dtype = db_dtype});
   } else {
-    db = tb ? matmul(dy, a, {.transpose_a = true, .transpose_b = ta}) : matmul(a, dy, {.transpose_a = !ta});
+    db = tb ? matmul(dy, a, {.transpose_a = true, .transpose_b = ta, .dtype = db_dtype})
+            : matmul(a, dy, {.transpose_a = !ta, .dtype = db_dtype});
   }
   return {da, db};
 }

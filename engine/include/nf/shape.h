@@ -19,7 +19,8 @@ class Shape {
   Shape() = default;
   Shape(std::initializer_list<int64_t> values) : Shape(std::span(values.begin(), values.size())) {}
   explicit Shape(std::span<const int64_t> values) {
-    require(values.size() <= kMaxRank, "shape: {} axes, at most {} are supported", values.size(), int{kMaxRank});
+    require(values.size() <= kMaxRank, "shape: {} axes, at most {} are supported", values.size(),
+            int{kMaxRank});
     for (int64_t value : values) values_[static_cast<size_t>(rank_++)] = value;
   }
   static Shape filled(int rank, int64_t value) {

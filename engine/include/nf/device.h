@@ -1,0 +1,61 @@
+// Where graphs run.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "nf/compile.h"
+#include "nf/graph.h"
+
+namespace nf {
+
+// Memory of a device, zeroed, aligned to at least 64 bytes; freed with its last owner.
+using Buffer = std::shared_ptr<std::byte>;
+
+// What a kernel sees of a tensor: memory it does not own, with any strides.
+struct TensorView;
+
+// A plan whose regions have addresses.
+struct BoundPlan {
+  const Plan& plan;
+  std::byte* arena;
+  std::byte* constants;
+  std::vector<std::byte*> states;  // in the order of plan.states
+
+  TensorView view(ValueId id) const;
+  std::byte* workspace() const { return arena + plan.activation_bytes; }
+};
+
+// One step, ready to go: no arguments, no allocation.
+using Launch = std::function<void()>;
+
+// A backend. Stateless apart from its settings, so that one device serves any number of executables and
+// threads.
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  virtual std::string_view name() const = 0;
+  // Whether a composite has a kernel here; otherwise the compiler replaces it by its decomposition.
+  virtual bool supports(const Graph& graph, const Node& node) const = 0;
+  // Scratch bytes of a node of a lowered graph. Depends on types and attributes alone.
+  virtual int64_t workspace(const Graph& graph, const Node& node) const = 0;
+  // Whether the device wants the graph as the user wrote it, pass by pass switched off.
+  virtual bool unoptimized() const { return false; }
+  virtual Buffer allocate(int64_t bytes) const = 0;
+  // The kernels of the plan's steps, bound to their addresses: one Launch per step, or one for everything.
+  virtual std::vector<Launch> load(const BoundPlan& bound) const = 0;
+};
+
+// The CPU with that many threads; 0: as many as there are cores. Kernels are chosen by what the processor
+// knows, at most what the environment variable NF_ISA allows (portable, avx2, avx512, avx512_bf16).
+std::shared_ptr<const Device> cpu_device(int threads = 0);
+
+// Double precision, naive, obviously right: the truth that the others are measured against. Tensors that
+// outlive a run are stored in their own dtypes.
+std::shared_ptr<const Device> reference_device();
+
+}  // namespace nf

@@ -1,0 +1,53 @@
+// Named tensors that outlive runs: parameters, moments, accumulated gradients, caches. Executables share them
+// by name.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "nf/device.h"
+
+namespace nf {
+
+class State {
+ public:
+  explicit State(std::shared_ptr<const Device> device) : device_(std::move(device)) {}
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+
+  const std::shared_ptr<const Device>& device() const { return device_; }
+
+  // Makes the tensor, of zeros, unless it exists; throws Error when it exists with another type. Returns its
+  // memory.
+  std::byte* ensure(const std::string& name, const TensorType& type);
+  void erase(const std::string& name) { tensors_.erase(name); }
+
+  bool contains(const std::string& name) const { return tensors_.contains(name); }
+  std::vector<std::string> names() const;  // sorted
+  const TensorType& type(const std::string& name) const;
+  int64_t bytes() const;  // of all tensors
+
+  // Copies in and out, dense and row-major, in the tensor's own dtype; `bytes` must be exactly its size.
+  void write(const std::string& name, std::span<const std::byte> bytes);
+  void read(const std::string& name, std::span<std::byte> bytes) const;
+
+  // The memory itself, for devices that share it with the host (cpu, reference).
+  std::span<std::byte> memory(const std::string& name);
+  std::span<const std::byte> memory(const std::string& name) const;
+
+ private:
+  struct Tensor {
+    TensorType type;
+    Buffer buffer;
+  };
+  const Tensor& find(const std::string& name) const;
+
+  std::shared_ptr<const Device> device_;
+  std::map<std::string, Tensor> tensors_;
+};
+
+}  // namespace nf
