@@ -1,8 +1,9 @@
-// Goto's blocking with nothing shared between threads: a task is one block of c. For each block of k it packs
-// its rows of a once (they stay in the second-level cache) and the columns of b panel by panel (each stays in
-// the first level while all rows pass over it). Packing b again for every block of rows costs about 2 % and
-// saves every barrier. Goto, van de Geijn, "Anatomy of high-performance matrix multiplication", ACM TOMS
-// 34(3), 2008.
+// Blocking after Goto: a task is one block of c. For each block of k it packs its rows of a once, which then
+// stay in the second-level cache, and takes b panel by panel; each panel stays in the first level while all
+// rows pass over it. With few rows every panel of b is packed just before its use (decoding is then one pass
+// over the weights). With many, all threads first pack b together, in chunks that the third-level cache
+// holds, and no panel is packed twice. Goto, van de Geijn, "Anatomy of high-performance matrix
+// multiplication", ACM TOMS 34(3), 2008.
 #include "cpu/gemm.h"
 
 #include <omp.h>
@@ -18,17 +19,14 @@
 namespace nf::cpu {
 namespace {
 
-constexpr int64_t kMaxSteps = 256;      // of k in a block: a panel of b, 32 columns wide, takes 32 KiB
-constexpr int64_t kMaxBlockRows = 504;  // 504 rows of 256 units take half a MiB
-constexpr int64_t kMaxBlockColumns = 1024;
+constexpr int64_t kMaxSteps = 256;         // of k in a block: a panel of b, 32 columns wide, takes 32 KiB
+constexpr int64_t kRowsPrivate = 504;      // most rows of a block; 504 rows of 256 units take half a MiB
+constexpr int64_t kRowsShared = 252;       // the same where all threads pack b together
+constexpr int64_t kColumnsPrivate = 1024;  // most columns of a block
+constexpr int64_t kChunkColumns = 2048;    // most columns of a chunk of b
+constexpr int64_t kChunkUnits = 1 << 21;   // of a chunk of b: 8 MiB
 constexpr int64_t kSmallWork =
     1 << 17;  // multiplications below which a second thread costs more than it gives
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
-
-// Where part `index` of `parts` nearly equal parts of `size` begins.
-int64_t part_begin(int64_t size, int64_t parts, int64_t index) { return size * index / parts; }
 
 void check(const GemmArgs& args) {
   const auto usable = [](DType dtype) { return dtype == DType::f32 || dtype == DType::bf16; };
@@ -50,51 +48,87 @@ const GemmKernel& kernel_for(DType a, DType b) {
 // How a product is cut. Nothing here changes a bit of the result, save k_blocks, which depends on k alone.
 struct Cut {
   const GemmKernel* kernel;
-  int64_t k_blocks, k_block;          // number, and size in elements (the last one may be shorter)
-  int64_t row_blocks, column_blocks;  // of c
-  int64_t block_rows, block_columns;  // upper bounds of a block's sizes
-  bool partial;                       // c is bf16 and k has several blocks: sums wait in f32
+  int64_t k_blocks;       // k is cut into nearly equal blocks of whole steps
+  bool shared;            // b is packed by all threads together, chunk by chunk
+  bool partial;           // c is bf16 and k has several blocks: sums wait in f32
+  int64_t chunk_columns;  // of b; all of them unless shared
+  int64_t chunk_blocks;   // of k
+  int64_t row_blocks;     // of c
+  int64_t column_blocks;  // of a chunk
+  int64_t rows, columns;  // of the largest block
   int threads;
 
-  int64_t steps() const { return ceil_div(k_block, kernel->k_per_step); }
-  int64_t a_units() const { return block_rows * steps() + kPackSlack; }
-  int64_t b_units() const { return steps() * kernel->lanes * kernel->max_vectors + kPackSlack; }
-  int64_t c_units() const { return partial ? block_rows * block_columns : 0; }
-  // Bytes of a thread's scratch, in whole cache lines.
-  int64_t thread_bytes() const {
-    return (round_up(a_units(), 16) + round_up(b_units(), 16) + round_up(c_units(), 16)) * 4;
+  int64_t steps(int64_t k) const { return ceil_div(k, kernel->k_per_step); }
+  // Where block `index` of k begins.
+  int64_t k_begin(int64_t k, int64_t index) const {
+    return std::min(k, part_begin(steps(k), k_blocks, index) * kernel->k_per_step);
   }
+  Panels column_panels(int64_t n) const { return {n, kernel->lanes, kernel->lanes * kernel->max_vectors}; }
+};
+
+// Scratch memory, in units of 4 bytes and whole cache lines: b packed by all threads, then for each thread a,
+// b, sums.
+struct Layout {
+  int64_t shared_b, a, b, sums;
+
+  Layout(const GemmArgs& args, const Cut& cut) {
+    const int64_t depth = ceil_div(cut.steps(args.k), cut.k_blocks), lanes = cut.kernel->lanes;
+    const auto lines = [](int64_t units) { return round_up(units, 16); };
+    const int64_t chunk_steps = std::min(cut.steps(args.k), depth * cut.chunk_blocks);
+    shared_b = cut.shared ? lines(chunk_steps * round_up(cut.chunk_columns, lanes) + kPackSlack) : 0;
+    a = lines(cut.rows * depth + kPackSlack);
+    b = cut.shared ? 0 : lines(depth * lanes * cut.kernel->max_vectors + kPackSlack);
+    sums = cut.partial ? lines(cut.rows * cut.columns) : 0;
+  }
+  int64_t thread_units() const { return a + b + sums; }
 };
 
 // Halves blocks until there are four tasks for every thread, so that one that is held up is made up for by
 // the others.
 void cut_for_threads(const GemmArgs& args, Cut& cut) {
-  const int64_t panel = cut.kernel->lanes * cut.kernel->max_vectors;
-  while (args.batch * cut.row_blocks * cut.column_blocks < 4 * cut.threads) {
-    const int64_t rows = ceil_div(args.m, cut.row_blocks), columns = ceil_div(args.n, cut.column_blocks);
+  const int64_t panel = cut.kernel->lanes * cut.kernel->max_vectors, items = cut.shared ? 1 : args.batch;
+  while (cut.threads > 1 && items * cut.row_blocks * cut.column_blocks < 4 * cut.threads) {
+    const int64_t rows = ceil_div(args.m, cut.row_blocks),
+                  columns = ceil_div(cut.chunk_columns, cut.column_blocks);
     if (rows * columns * args.k < 4 * kSmallWork) break;
-    const bool split_columns =
-        columns >= 2 * panel && (columns >= 2 * rows || rows < 2 * cut.kernel->max_rows);
-    if (!split_columns && rows < 2 * cut.kernel->max_rows) break;
-    (split_columns ? cut.column_blocks : cut.row_blocks) *= 2;
+    const bool can_split_rows = rows >= 4 * cut.kernel->max_rows, can_split_columns = columns >= 2 * panel;
+    if (!can_split_rows && !can_split_columns) break;
+    // Shared panels of b cost a task nothing, so rows are split first; otherwise the longer side.
+    const bool split_rows = can_split_rows && (cut.shared || !can_split_columns || rows > columns);
+    (split_rows ? cut.row_blocks : cut.column_blocks) *= 2;
   }
 }
 
 Cut cut_of(const GemmArgs& args, int threads) {
   Cut cut{};
   cut.kernel = &kernel_for(args.a.dtype, args.b.dtype);
-  const int64_t panel = cut.kernel->lanes * cut.kernel->max_vectors, per_step = cut.kernel->k_per_step;
-  cut.k_blocks = std::max<int64_t>(1, ceil_div(args.k, kMaxSteps * per_step));
-  cut.k_block = std::max(per_step, round_up(ceil_div(args.k, cut.k_blocks), per_step));
+  const int64_t panel = cut.kernel->lanes * cut.kernel->max_vectors;
+  cut.k_blocks = std::max<int64_t>(1, ceil_div(cut.steps(args.k), kMaxSteps));
   cut.partial = args.c_dtype == DType::bf16 && cut.k_blocks > 1;
   cut.threads = args.batch * args.m * args.n * args.k < kSmallWork ? 1 : std::max(threads, 1);
-  cut.row_blocks = std::max<int64_t>(1, ceil_div(args.m, kMaxBlockRows));
-  cut.column_blocks = std::max<int64_t>(1, ceil_div(args.n, kMaxBlockColumns));
+  const bool few_items = args.batch < 4 * cut.threads;
+  cut.shared = few_items && (args.m > kRowsPrivate || (cut.threads > 1 && args.m >= 128 &&
+                                                       args.n < 4 * cut.threads * kColumnsPrivate / 2));
+  cut.chunk_columns = args.n;
+  cut.chunk_blocks = cut.k_blocks;
+  if (cut.shared) {
+    const int64_t block_steps = ceil_div(cut.steps(args.k), cut.k_blocks);
+    // Sums that wait in f32 need all of k in one chunk.
+    const int64_t fitting = cut.partial ? kChunkUnits / cut.steps(args.k) : kChunkColumns;
+    const int64_t chunks = ceil_div(args.n, std::clamp<int64_t>(fitting, panel, kChunkColumns));
+    cut.chunk_columns = std::min(args.n, round_up(ceil_div(args.n, chunks), panel));
+    if (!cut.partial)
+      cut.chunk_blocks =
+          std::clamp<int64_t>(kChunkUnits / (cut.chunk_columns * block_steps), 1, cut.k_blocks);
+  }
+  cut.row_blocks = std::max<int64_t>(1, ceil_div(args.m, cut.shared ? kRowsShared : kRowsPrivate));
+  cut.column_blocks = cut.shared ? 1 : std::max<int64_t>(1, ceil_div(args.n, kColumnsPrivate));
   cut_for_threads(args, cut);
-  // Blocks of columns are whole panels, so that only the last panel of c is narrow.
-  cut.block_columns = round_up(ceil_div(args.n, cut.column_blocks), panel);
-  cut.column_blocks = ceil_div(args.n, cut.block_columns);
-  cut.block_rows = ceil_div(args.m, cut.row_blocks);
+  // A block takes whole panels.
+  const int64_t panels = cut.column_panels(cut.chunk_columns).count;
+  cut.column_blocks = std::min(cut.column_blocks, panels);
+  cut.rows = ceil_div(args.m, cut.row_blocks);
+  cut.columns = ceil_div(panels, cut.column_blocks) * panel;
   return cut;
 }
 
@@ -102,87 +136,137 @@ const void* element(const MatrixView& view, int64_t index) {
   return static_cast<const char*>(view.data) + index * size_of(view.dtype);
 }
 
-// One block of c: rows [row, row + rows) and columns [column, column + columns) of batch item `item`.
-struct BlockTask {
+// One product of a batch: chunk [column, column + columns) of c, blocks [first_block, last_block) of k.
+struct Chunk {
   const GemmArgs& args;
   const Cut& cut;
-  int64_t item, row, rows, column, columns;
-  char* scratch;
+  int64_t item, column;
+  Panels panels;  // of the chunk's columns
+  int64_t first_block, last_block;
 
-  void run() const;
-  void pack_a(int64_t k, int64_t depth, int32_t* panels) const;
-  void multiply(int64_t k, int64_t depth, const int32_t* a, int32_t* b, float* sums) const;
-  void round_sums(const float* sums) const;
-  int64_t tiles() const { return ceil_div(rows, cut.kernel->max_rows); }
+  PanelSource a_source(int64_t row, int64_t k, int64_t depth) const {
+    const int64_t first = item * args.a_batch_stride + row * args.a.row_stride + k * args.a.col_stride;
+    return {element(args.a, first), args.a.dtype, args.a.row_stride, args.a.col_stride, depth};
+  }
+  PanelSource b_source(int64_t k, int64_t depth) const {
+    const int64_t first = item * args.b_batch_stride + k * args.b.row_stride + column * args.b.col_stride;
+    return {element(args.b, first), args.b.dtype, args.b.col_stride, args.b.row_stride, depth};
+  }
+  int64_t k_begin(int64_t block) const { return cut.k_begin(args.k, block); }
+  int64_t depth(int64_t block) const { return k_begin(block + 1) - k_begin(block); }
+  // Where block `block` of k of the shared b begins; its panels follow one another.
+  int64_t shared_offset(int64_t block) const {
+    return (cut.steps(k_begin(block)) - cut.steps(k_begin(first_block))) * panels.begin(panels.count);
+  }
 };
 
-void BlockTask::pack_a(int64_t k, int64_t depth, int32_t* panels) const {
-  const int64_t steps = ceil_div(depth, cut.kernel->k_per_step);
-  for (int64_t tile = 0; tile < tiles(); ++tile) {
-    const int64_t begin = part_begin(rows, tiles(), tile),
-                  height = part_begin(rows, tiles(), tile + 1) - begin;
-    const int64_t first =
-        item * args.a_batch_stride + (row + begin) * args.a.row_stride + k * args.a.col_stride;
-    cut.kernel->pack(
-        {element(args.a, first), args.a.dtype, args.a.row_stride, args.a.col_stride, height, depth}, height,
-        panels + begin * steps);
-  }
-}
+// A block of c: `rows` rows from `row` on, panels [first_panel, last_panel) of the chunk.
+struct Block {
+  const Chunk& chunk;
+  int64_t row, rows, first_panel, last_panel;
+  const int32_t* shared_b;  // null: panels of b are packed here
+  int32_t* scratch;
 
-// Adds block k of the products to c, or to `sums` when those are kept.
-void BlockTask::multiply(int64_t k, int64_t depth, const int32_t* a, int32_t* b, float* sums) const {
-  const GemmKernel& kernel = *cut.kernel;
-  const int64_t panel = kernel.lanes * kernel.max_vectors, steps = ceil_div(depth, kernel.k_per_step);
+  void run() const;
+  void multiply(int64_t k_block, const Panels& row_panels, const int32_t* a, int32_t* own_b,
+                float* sums) const;
+  void round_sums(const float* sums) const;
+  int64_t first_column() const { return chunk.panels.begin(first_panel); }
+  int64_t columns() const {
+    return std::min(chunk.panels.width, chunk.panels.begin(last_panel)) - first_column();
+  }
+  int64_t c_index(int64_t i, int64_t column) const {
+    const GemmArgs& args = chunk.args;
+    return chunk.item * args.c_batch_stride + (row + i) * args.c_row_stride + chunk.column + column;
+  }
+};
+
+// Adds one block of k to c, or to `sums` where those are kept.
+void Block::multiply(int64_t k_block, const Panels& row_panels, const int32_t* a, int32_t* own_b,
+                     float* sums) const {
+  const GemmArgs& args = chunk.args;
+  const GemmKernel& kernel = *chunk.cut.kernel;
+  const int64_t k = chunk.k_begin(k_block), depth = chunk.depth(k_block);
   TileArgs tile;
-  tile.steps = steps;
-  tile.b = b;
-  tile.store = k > 0 || args.accumulate                         ? TileStore::add_f32
+  tile.steps = chunk.cut.steps(depth);
+  tile.c_stride = sums != nullptr ? columns() : args.c_row_stride;
+  tile.store = k_block > 0 || args.accumulate                   ? TileStore::add_f32
                : args.c_dtype == DType::bf16 && sums == nullptr ? TileStore::set_bf16
                                                                 : TileStore::set_f32;
-  for (int64_t j = 0; j < columns; j += panel) {
-    tile.columns = std::min(panel, columns - j);
-    const int64_t vectors = ceil_div(tile.columns, kernel.lanes);
-    const int64_t first =
-        item * args.b_batch_stride + k * args.b.row_stride + (column + j) * args.b.col_stride;
-    kernel.pack(
-        {element(args.b, first), args.b.dtype, args.b.col_stride, args.b.row_stride, tile.columns, depth},
-        vectors * kernel.lanes, b);
-    for (int64_t t = 0; t < tiles(); ++t) {
-      const int64_t begin = part_begin(rows, tiles(), t), end = part_begin(rows, tiles(), t + 1);
-      tile.a = a + begin * steps;
-      if (sums != nullptr) {
-        tile.c = sums + begin * columns + j;
-        tile.c_stride = columns;
-      } else {
-        const int64_t at = item * args.c_batch_stride + (row + begin) * args.c_row_stride + column + j;
-        tile.c = static_cast<char*>(args.c) + at * size_of(args.c_dtype);
-        tile.c_stride = args.c_row_stride;
-      }
-      kernel.tile(static_cast<int>(end - begin), static_cast<int>(vectors), tile);
+  for (int64_t panel = first_panel; panel < last_panel; ++panel) {
+    const int64_t column = chunk.panels.begin(panel);
+    tile.b = own_b;
+    if (shared_b != nullptr)
+      tile.b = shared_b + chunk.shared_offset(k_block) + column * tile.steps;
+    else
+      kernel.pack(chunk.b_source(k, depth), chunk.panels, panel, panel + 1, own_b);
+    tile.columns = chunk.panels.used(panel);
+    for (int64_t i = 0; i < row_panels.count; ++i) {
+      const int64_t begin = row_panels.begin(i);
+      tile.a = a + begin * tile.steps;
+      tile.c = sums != nullptr ? static_cast<void*>(sums + begin * columns() + column - first_column())
+                               : static_cast<char*>(args.c) + c_index(begin, column) * size_of(args.c_dtype);
+      kernel.tile(static_cast<int>(row_panels.pitch(i)),
+                  static_cast<int>(chunk.panels.pitch(panel) / kernel.lanes), tile);
     }
   }
 }
 
-void BlockTask::round_sums(const float* sums) const {
+void Block::round_sums(const float* sums) const {
   for (int64_t i = 0; i < rows; ++i) {
-    bf16* c =
-        static_cast<bf16*>(args.c) + item * args.c_batch_stride + (row + i) * args.c_row_stride + column;
-    for (int64_t j = 0; j < columns; ++j) c[j] = to_bf16(sums[i * columns + j]);
+    bf16* c = static_cast<bf16*>(chunk.args.c) + c_index(i, first_column());
+    for (int64_t j = 0; j < columns(); ++j) c[j] = to_bf16(sums[i * columns() + j]);
   }
 }
 
-void BlockTask::run() const {
-  auto* a = reinterpret_cast<int32_t*>(scratch);
-  int32_t* b = a + round_up(cut.a_units(), 16);
-  float* sums = cut.partial ? reinterpret_cast<float*>(b + round_up(cut.b_units(), 16)) : nullptr;
-  int64_t k = 0;
-  do {
-    const int64_t depth = std::min(cut.k_block, args.k - k);
-    pack_a(k, depth, a);
-    multiply(k, depth, a, b, sums);
-    k += cut.k_block;
-  } while (k < args.k);
+void Block::run() const {
+  const Cut& cut = chunk.cut;
+  const Layout layout(chunk.args, cut);
+  int32_t* a = scratch;
+  int32_t* own_b = a + layout.a;
+  float* sums = cut.partial ? reinterpret_cast<float*>(own_b + layout.b) : nullptr;
+  const Panels row_panels(rows, 1, cut.kernel->max_rows);
+  for (int64_t block = chunk.first_block; block < chunk.last_block; ++block) {
+    cut.kernel->pack(chunk.a_source(row, chunk.k_begin(block), chunk.depth(block)), row_panels, 0,
+                     row_panels.count, a);
+    multiply(block, row_panels, a, own_b, sums);
+  }
   if (sums != nullptr) round_sums(sums);
+}
+
+// All blocks of c in `chunks`, equal in all but the batch item. Threads' own scratch begins at `scratch`.
+void run_blocks(const Chunk& first, int64_t items, const int32_t* shared_b, int32_t* scratch) {
+  const Cut& cut = first.cut;
+  const int64_t thread_units = Layout(first.args, cut).thread_units();
+  const int64_t blocks = cut.row_blocks * cut.column_blocks, tasks = items * blocks;
+  const bool serial = cut.threads == 1 || tasks == 1;
+  parallel_for(cut.threads, tasks, [&](int64_t task) {
+    Chunk chunk = first;
+    chunk.item += task / blocks;
+    const int64_t i = task % blocks / cut.column_blocks, j = task % cut.column_blocks;
+    const int64_t row = part_begin(first.args.m, cut.row_blocks, i);
+    const int thread = serial ? 0 : omp_get_thread_num();
+    Block{chunk,
+          row,
+          part_begin(first.args.m, cut.row_blocks, i + 1) - row,
+          part_begin(chunk.panels.count, cut.column_blocks, j),
+          part_begin(chunk.panels.count, cut.column_blocks, j + 1),
+          shared_b,
+          scratch + thread * thread_units}
+        .run();
+  });
+}
+
+void pack_shared(const Chunk& chunk, int32_t* shared_b) {
+  constexpr int64_t kPanelsPerTask = 4;
+  const int64_t groups = ceil_div(chunk.panels.count, kPanelsPerTask);
+  parallel_for(chunk.cut.threads, groups * (chunk.last_block - chunk.first_block), [&](int64_t task) {
+    const int64_t block = chunk.first_block + task / groups, first = task % groups * kPanelsPerTask;
+    chunk.cut.kernel->pack(chunk.b_source(chunk.k_begin(block), chunk.depth(block)), chunk.panels, first,
+                           std::min(first + kPanelsPerTask, chunk.panels.count),
+                           shared_b + chunk.shared_offset(block) +
+                               chunk.panels.begin(first) * chunk.cut.steps(chunk.depth(block)));
+  });
 }
 
 }  // namespace
@@ -191,51 +275,60 @@ size_t gemm_workspace(const GemmArgs& args, int threads) {
   check(args);
   if (args.batch == 0 || args.m == 0 || args.n == 0) return 0;
   const Cut cut = cut_of(args, threads);
-  return static_cast<size_t>(cut.threads * cut.thread_bytes()) + 64;
+  const Layout layout(args, cut);
+  return static_cast<size_t>(layout.shared_b + cut.threads * layout.thread_units()) * 4 + 64;
 }
 
 void gemm(const GemmArgs& args, void* workspace, int threads) {
   check(args);
   if (args.batch == 0 || args.m == 0 || args.n == 0) return;
   const Cut cut = cut_of(args, threads);
-  char* scratch = static_cast<char*>(workspace);
-  scratch += -reinterpret_cast<uintptr_t>(scratch) & 63U;
-  const int64_t blocks = cut.row_blocks * cut.column_blocks, tasks = args.batch * blocks;
-  const bool serial = cut.threads == 1 || tasks == 1;
-  parallel_for(cut.threads, tasks, [&](int64_t task) {
-    const int64_t row_block = task % blocks / cut.column_blocks, column_block = task % cut.column_blocks;
-    const int64_t row = part_begin(args.m, cut.row_blocks, row_block),
-                  column = column_block * cut.block_columns;
-    const int thread = serial ? 0 : omp_get_thread_num();
-    BlockTask{args,
-              cut,
-              task / blocks,
-              row,
-              part_begin(args.m, cut.row_blocks, row_block + 1) - row,
-              column,
-              std::min(cut.block_columns, args.n - column),
-              scratch + thread * cut.thread_bytes()}
-        .run();
-  });
+  auto* shared_b = reinterpret_cast<int32_t*>(round_up(reinterpret_cast<intptr_t>(workspace), 64));
+  int32_t* scratch = shared_b + Layout(args, cut).shared_b;
+  if (!cut.shared) {
+    run_blocks({args, cut, 0, 0, cut.column_panels(args.n), 0, cut.k_blocks}, args.batch, nullptr, scratch);
+    return;
+  }
+  for (int64_t item = 0; item < args.batch; ++item)
+    for (int64_t column = 0; column < args.n; column += cut.chunk_columns) {
+      const Panels panels = cut.column_panels(std::min(cut.chunk_columns, args.n - column));
+      for (int64_t block = 0; block < cut.k_blocks; block += cut.chunk_blocks) {
+        const Chunk chunk{
+            args, cut, item, column, panels, block, std::min(block + cut.chunk_blocks, cut.k_blocks)};
+        pack_shared(chunk, shared_b);
+        run_blocks(chunk, 1, shared_b, scratch);
+      }
+    }
 }
 
 std::string_view gemm_kernel_name(const GemmArgs& args) {
   return kernel_for(args.a.dtype, args.b.dtype).name;
 }
 
+// Each thread's best slice counts, so that a moment in which it did not have its core to itself is left out.
 double measure_peak_gflops(DType dtype, int threads) {
+  using Clock = std::chrono::steady_clock;
+  constexpr int kSlices = 40;
+  constexpr double kSliceSeconds = 0.5e-3;
   const GemmKernel& kernel = kernel_for(dtype, dtype);
-  const auto seconds_for = [&](int64_t rounds) {
-    const auto start = std::chrono::steady_clock::now();
-    parallel_for(threads, threads, [&](int64_t task) {
-      volatile float sink = kernel.spin(rounds, 0.25F + static_cast<float>(task) * 0x1p-20F);
-      static_cast<void>(sink);
-    });
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const int cores = std::clamp(threads, 1, std::max(1, omp_get_num_procs()));
+  const auto seconds_for = [&kernel](int64_t rounds) {
+    const auto start = Clock::now();
+    [[maybe_unused]] const volatile float sink = kernel.spin(rounds, 0.25F);
+    return std::chrono::duration<double>(Clock::now() - start).count();
   };
-  constexpr int64_t kTrial = 20'000;
-  const int64_t rounds = std::max(kTrial, static_cast<int64_t>(0.02 / seconds_for(kTrial) * kTrial));
-  return static_cast<double>(rounds * threads * kernel.spin_flops) / seconds_for(rounds) * 1e-9;
+  double sum = 0;
+#pragma omp parallel num_threads(cores) reduction(+ : sum)
+  {
+    double rounds_per_second = 0;
+    int64_t rounds = 1000;
+    for (int slice = 0; slice < kSlices; ++slice) {
+      rounds_per_second = std::max(rounds_per_second, static_cast<double>(rounds) / seconds_for(rounds));
+      rounds = static_cast<int64_t>(rounds_per_second * kSliceSeconds) + 1;
+    }
+    sum += rounds_per_second;
+  }
+  return sum * static_cast<double>(kernel.spin_flops) * 1e-9;
 }
 
 }  // namespace nf::cpu

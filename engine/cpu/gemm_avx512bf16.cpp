@@ -28,8 +28,10 @@ __mmask32 mask32(int64_t count) {
   return count >= 32 ? ~__mmask32{0} : count <= 0 ? 0 : (__mmask32{1} << count) - 1;
 }
 
+__m256i load(const uint16_t* from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); }
+
 // In place: lane j of vector i becomes lane i of vector j.
-inline void transpose(__m512i (&v)[16]) {
+[[gnu::always_inline]] inline void transpose(__m512i (&v)[16]) {
   __m512i t[16];
 #pragma GCC unroll 16
   for (int i = 0; i < 16; i += 2) {
@@ -61,63 +63,108 @@ inline void transpose(__m512i (&v)[16]) {
   }
 }
 
-// k is contiguous, and so are the pairs: 16 x 16 blocks of units are transposed.
-void pack_transposed(const PanelSource& s, int64_t pitch, uint32_t* to) {
-  const auto* from = static_cast<const uint16_t*>(s.data);
-  for (int64_t k = 0; k < s.k; k += 32) {
-    const __mmask32 valid = mask32(s.k - k);
-    const int64_t steps = std::min<int64_t>(16, (s.k - k + 1) / 2);
-    for (int64_t i = 0; i < pitch; i += 16) {
-      const uint16_t* block = from + i * s.width_stride + k;
-      __m512i v[16];
-      const int64_t rows = s.width - i;
-      for (int row = 0; row < 16; ++row)
-        v[row] = row < rows ? _mm512_maskz_loadu_epi16(valid, block + row * s.width_stride)
-                            : _mm512_setzero_si512();
-      transpose(v);
-      const __mmask16 kept = mask16(pitch - i);
-      uint32_t* out = to + k / 2 * pitch + i;
-      for (int step = 0; step < 16; ++step)
-        if (step < steps) _mm512_mask_storeu_epi32(out + step * pitch, kept, v[step]);
+// Sixteen rows of 32 elements become sixteen steps. Rows from `rows` on and elements outside `valid` count as
+// zero.
+[[gnu::always_inline]] inline void load_block(const uint16_t* from, int64_t stride, int64_t rows,
+                                              __mmask32 valid, __m512i (&v)[16]) {
+  if (rows >= 16 && valid == ~__mmask32{0}) {
+#pragma GCC unroll 16
+    for (int row = 0; row < 16; ++row) v[row] = _mm512_loadu_si512(from + row * stride);
+  } else {
+#pragma GCC unroll 16
+    for (int row = 0; row < 16; ++row)
+      v[row] = row < rows ? _mm512_maskz_loadu_epi16(valid, from + row * stride) : _mm512_setzero_si512();
+  }
+  transpose(v);
+}
+
+// One panel. k is contiguous, and so are the pairs: 16 x 16 blocks of units are transposed. Whole vectors are
+// stored in the order of the steps: what one writes beyond the pitch is written again by the next, or lies in
+// the slack.
+void pack_transposed(const uint16_t* panel, const PanelSource& s, int64_t used, int64_t pitch, uint32_t* to) {
+  for (int64_t i = (pitch - 1) / 16 * 16; i >= 0; i -= 16) {
+    const uint16_t* from = panel + i * s.width_stride;
+    uint32_t* out = to + i;
+    __m512i v[16];
+    int64_t k = 0;
+    for (; k + 32 <= s.k; k += 32, out += 16 * pitch) {
+      load_block(from + k, s.width_stride, used - i, ~__mmask32{0}, v);
+#pragma GCC unroll 16
+      for (int step = 0; step < 16; ++step) _mm512_storeu_si512(out + step * pitch, v[step]);
     }
+    if (k == s.k) continue;
+    load_block(from + k, s.width_stride, used - i, mask32(s.k - k), v);
+    for (int step = 0; step < (s.k - k + 1) / 2; ++step) _mm512_storeu_si512(out + step * pitch, v[step]);
   }
 }
 
-// The width is contiguous: two steps along k are interleaved.
-void pack_rows(const PanelSource& s, int64_t pitch, uint32_t* to) {
-  const auto* from = static_cast<const uint16_t*>(s.data);
-  for (int64_t k = 0; k < s.k; k += 2, from += 2 * s.k_stride, to += pitch)
-    for (int64_t i = 0; i < pitch; i += 16) {
-      const __mmask16 valid = mask16(s.width - i);
-      const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(valid, from + i));
-      const __m512i high = k + 1 < s.k
-                               ? _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(valid, from + s.k_stride + i))
-                               : _mm512_setzero_si512();
-      _mm512_mask_storeu_epi32(to + i, mask16(pitch - i), _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
-    }
+// Sixteen units of one step: `low` from the even element of k, `high` from the odd one.
+[[gnu::always_inline]] inline __m512i pairs(__m256i low, __m256i high) {
+  return _mm512_or_si512(_mm512_cvtepu16_epi32(low), _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16));
 }
 
-void pack_any(const PanelSource& s, int64_t pitch, uint32_t* to) {
-  const auto* from = static_cast<const uint16_t*>(s.data);
+// Some steps of a panel, of `k` elements. The width is contiguous: two neighbours along k are interleaved.
+void pack_rows(const uint16_t* from, const PanelSource& s, int64_t k, int64_t used, int64_t pitch,
+               uint32_t* to) {
+  const __m256i zero = _mm256_setzero_si256();
+  const int64_t full = used / 16 * 16;
+  const __mmask16 valid = mask16(used - full), kept = mask16(pitch - full);
+  for (; k > 0; k -= 2, from += 2 * s.k_stride, to += pitch) {
+    const uint16_t* next = k > 1 ? from + s.k_stride : nullptr;
+    for (int64_t i = 0; i < full; i += 16)
+      _mm512_storeu_si512(to + i, pairs(load(from + i), next != nullptr ? load(next + i) : zero));
+    if (full == pitch) continue;
+    const __m256i high = next != nullptr ? _mm256_maskz_loadu_epi16(valid, next + full) : zero;
+    _mm512_mask_storeu_epi32(to + full, kept, pairs(_mm256_maskz_loadu_epi16(valid, from + full), high));
+  }
+}
+
+void pack_any(const uint16_t* from, const PanelSource& s, int64_t used, int64_t pitch, uint32_t* to) {
   for (int64_t k = 0; k < s.k; k += 2, from += 2 * s.k_stride, to += pitch)
     for (int64_t i = 0; i < pitch; ++i) {
       const uint16_t* at = from + i * s.width_stride;
-      const uint32_t low = i < s.width ? at[0] : 0, high = i < s.width && k + 1 < s.k ? at[s.k_stride] : 0;
+      const uint32_t low = i < used ? at[0] : 0, high = i < used && k + 1 < s.k ? at[s.k_stride] : 0;
       to[i] = low | high << 16;
     }
 }
 
-void pack(const PanelSource& source, int64_t pitch, void* panel) {
-  auto* to = static_cast<uint32_t*>(panel);
-  if (source.k_stride == 1)
-    pack_transposed(source, pitch, to);
-  else if (source.width_stride == 1)
-    pack_rows(source, pitch, to);
-  else
-    pack_any(source, pitch, to);
+// Elements of k that pack_rows takes from every panel before it goes on: few, so that cache lines that two
+// panels share are still there for the second, even when rows lie a power of two apart and compete for the
+// same sets.
+constexpr int64_t kRowGroup = 8;
+
+void pack(const PanelSource& s, const Panels& panels, int64_t first, int64_t last, void* to) {
+  const auto* from = static_cast<const uint16_t*>(s.data);
+  const int64_t steps = (s.k + 1) / 2;
+  const auto target = [&](int64_t p) {
+    return static_cast<uint32_t*>(to) + (panels.begin(p) - panels.begin(first)) * steps;
+  };
+  if (s.k_stride != 1 && s.width_stride == 1) {
+    for (int64_t k = 0; k < s.k; k += kRowGroup)
+      for (int64_t p = first; p < last; ++p)
+        pack_rows(from + panels.begin(p) + k * s.k_stride, s, std::min(kRowGroup, s.k - k), panels.used(p),
+                  panels.pitch(p), target(p) + k / 2 * panels.pitch(p));
+    return;
+  }
+  for (int64_t p = first; p < last; ++p) {
+    const auto one = s.k_stride == 1 ? pack_transposed : pack_any;
+    one(from + panels.begin(p) * s.width_stride, s, panels.used(p), panels.pitch(p), target(p));
+  }
 }
 
 inline __m512bh as_pairs(__m512i bits) { return reinterpret_cast<__m512bh>(bits); }
+
+// The lanes `kept` of a vector of sums to element `at` of c.
+[[gnu::always_inline]] inline void store(__m512 sum, __mmask16 kept, const TileArgs& args, int64_t at) {
+  if (args.store == TileStore::set_bf16) {
+    const auto rounded = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(sum));
+    _mm256_mask_storeu_epi16(static_cast<bf16*>(args.c) + at, kept, rounded);
+    return;
+  }
+  float* c = static_cast<float*>(args.c) + at;
+  if (args.store == TileStore::add_f32) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(kept, c), sum);
+  _mm512_mask_storeu_ps(c, kept, sum);
+}
 
 template <int kTileRows, int kTileVectors>
 void tile_of(const TileArgs& args) {
@@ -126,31 +173,30 @@ void tile_of(const TileArgs& args) {
   __m512 sum[kTileRows][kTileVectors];
 #pragma GCC unroll 14
   for (int i = 0; i < kTileRows; ++i)
-    for (int j = 0; j < kTileVectors; ++j) sum[i][j] = _mm512_setzero_ps();
+#pragma GCC unroll 2
+    for (int j = 0; j < kTileVectors; ++j) {
+      sum[i][j] = _mm512_setzero_ps();
+      // The tile of c arrives while the loop below runs.
+      _mm_prefetch(static_cast<char*>(args.c) + (i * args.c_stride + j * kLanes) * store_size(args.store),
+                   _MM_HINT_T0);
+    }
   for (int64_t step = 0; step < args.steps; ++step, a += kTileRows, b += kTileVectors * kLanes) {
     __m512bh row[kTileVectors];
+#pragma GCC unroll 2
     for (int j = 0; j < kTileVectors; ++j) row[j] = as_pairs(_mm512_load_si512(b + j * kLanes));
 #pragma GCC unroll 14
     for (int i = 0; i < kTileRows; ++i) {
       const __m512bh factor = as_pairs(_mm512_set1_epi32(a[i]));
+#pragma GCC unroll 2
       for (int j = 0; j < kTileVectors; ++j) sum[i][j] = _mm512_dpbf16_ps(sum[i][j], factor, row[j]);
     }
   }
+#pragma GCC unroll 2
+  for (int j = 0; j < kTileVectors; ++j) {
+    const __mmask16 kept = mask16(args.columns - j * kLanes);
 #pragma GCC unroll 14
-  for (int i = 0; i < kTileRows; ++i)
-    for (int j = 0; j < kTileVectors; ++j) {
-      const __mmask16 kept = mask16(args.columns - j * kLanes);
-      const int64_t at = i * args.c_stride + j * kLanes;
-      if (args.store == TileStore::set_bf16) {
-        auto* c = static_cast<bf16*>(args.c) + at;
-        _mm256_mask_storeu_epi16(c, kept, reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(sum[i][j])));
-      } else {
-        float* c = static_cast<float*>(args.c) + at;
-        if (args.store == TileStore::add_f32)
-          sum[i][j] = _mm512_add_ps(_mm512_maskz_loadu_ps(kept, c), sum[i][j]);
-        _mm512_mask_storeu_ps(c, kept, sum[i][j]);
-      }
-    }
+    for (int i = 0; i < kTileRows; ++i) store(sum[i][j], kept, args, i * args.c_stride + j * kLanes);
+  }
 }
 
 using TileFunction = void (*)(const TileArgs&);

@@ -13,6 +13,9 @@
 #include <hwy/foreach_target.h>  // IWYU pragma: keep
 #include <hwy/highway.h>
 
+#include <hwy/cache_control.h>
+
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -48,10 +51,10 @@ HWY_INLINE hn::Vec<D> load(D d, const bf16* from) {
 #if HWY_TARGET == HWY_SCALAR
 
 template <typename T>
-void pack_transposed(const T* from, const PanelSource& s, int64_t pitch, float* to) {
+void pack_transposed(const T* from, const PanelSource& s, int64_t used, int64_t pitch, float* to) {
   for (int64_t i = 0; i < pitch; ++i)
     for (int64_t k = 0; k < s.k; ++k)
-      to[k * pitch + i] = i < s.width ? load_one(from + i * s.width_stride + k) : 0;
+      to[k * pitch + i] = i < used ? load_one(from + i * s.width_stride + k) : 0;
 }
 
 #else
@@ -81,56 +84,67 @@ HWY_INLINE void transpose_block(const T* from, int64_t stride, int64_t rows, int
 // k is contiguous. A remainder of fewer than four rows is written first: its last stores run over into units
 // that are written later, or lie in the slack.
 template <typename T>
-void pack_transposed(const T* from, const PanelSource& s, int64_t pitch, float* to) {
-  const int64_t full = s.width / 4 * 4, rest = s.width - full;
+void pack_transposed(const T* from, const PanelSource& s, int64_t used, int64_t pitch, float* to) {
+  const int64_t full = used / 4 * 4, rest = used - full;
   int64_t k = 0;
   for (; k + 4 <= s.k; k += 4, to += 4 * pitch) {
     if (rest > 0) transpose_block(from + full * s.width_stride + k, s.width_stride, rest, pitch, to + full);
     for (int64_t i = 0; i < full; i += 4)
       transpose_block(from + i * s.width_stride + k, s.width_stride, 4, pitch, to + i);
-    for (int64_t i = full + 4; i < pitch; ++i)
+    for (int64_t i = round_up(used, 4); i < pitch; ++i)
       for (int64_t step = 0; step < 4; ++step) to[step * pitch + i] = 0;
   }
   for (; k < s.k; ++k, to += pitch)
-    for (int64_t i = 0; i < pitch; ++i) to[i] = i < s.width ? load_one(from + i * s.width_stride + k) : 0;
+    for (int64_t i = 0; i < pitch; ++i) to[i] = i < used ? load_one(from + i * s.width_stride + k) : 0;
 }
 
 #endif
 
-// The width is contiguous.
+// The width is contiguous; `k` elements are packed.
 template <typename T>
-void pack_rows(const T* from, const PanelSource& s, int64_t pitch, float* to) {
+void pack_rows(const T* from, const PanelSource& s, int64_t k, int64_t used, int64_t pitch, float* to) {
   const Wide wide;
-  for (int64_t k = 0; k < s.k; ++k, from += s.k_stride, to += pitch) {
+  for (; k > 0; --k, from += s.k_stride, to += pitch) {
     int64_t i = 0;
-    for (; i + kLanes <= s.width; i += kLanes) hn::StoreU(load(wide, from + i), wide, to + i);
-    for (; i < s.width; ++i) to[i] = load_one(from + i);
+    for (; i + kLanes <= used; i += kLanes) hn::StoreU(load(wide, from + i), wide, to + i);
+    for (; i < used; ++i) to[i] = load_one(from + i);
     for (; i < pitch; ++i) to[i] = 0;
   }
 }
 
 template <typename T>
-void pack_any(const T* from, const PanelSource& s, int64_t pitch, float* to) {
+void pack_any(const T* from, const PanelSource& s, int64_t used, int64_t pitch, float* to) {
   for (int64_t k = 0; k < s.k; ++k, from += s.k_stride, to += pitch)
-    for (int64_t i = 0; i < pitch; ++i) to[i] = i < s.width ? load_one(from + i * s.width_stride) : 0;
+    for (int64_t i = 0; i < pitch; ++i) to[i] = i < used ? load_one(from + i * s.width_stride) : 0;
 }
+
+// Elements of k that pack_rows takes from every panel before it goes on: few, so that cache lines that two
+// panels share are still there for the second, even when rows lie a power of two apart and compete for the
+// same sets.
+constexpr int64_t kRowGroup = 8;
 
 template <typename T>
-void pack_as(const PanelSource& s, int64_t pitch, float* to) {
+void pack_as(const PanelSource& s, const Panels& panels, int64_t first, int64_t last, float* to) {
   const T* from = static_cast<const T*>(s.data);
-  if (s.k_stride == 1)
-    pack_transposed(from, s, pitch, to);
-  else if (s.width_stride == 1)
-    pack_rows(from, s, pitch, to);
-  else
-    pack_any(from, s, pitch, to);
+  if (s.k_stride != 1 && s.width_stride == 1) {
+    for (int64_t k = 0; k < s.k; k += kRowGroup)
+      for (int64_t p = first; p < last; ++p)
+        pack_rows(from + panels.begin(p) + k * s.k_stride, s, std::min(kRowGroup, s.k - k), panels.used(p),
+                  panels.pitch(p), to + (panels.begin(p) - panels.begin(first)) * s.k + k * panels.pitch(p));
+    return;
+  }
+  for (int64_t p = first; p < last; ++p) {
+    const auto one = s.k_stride == 1 ? pack_transposed<T> : pack_any<T>;
+    one(from + panels.begin(p) * s.width_stride, s, panels.used(p), panels.pitch(p),
+        to + (panels.begin(p) - panels.begin(first)) * s.k);
+  }
 }
 
-void pack(const PanelSource& source, int64_t pitch, void* panel) {
+void pack(const PanelSource& source, const Panels& panels, int64_t first, int64_t last, void* to) {
   if (source.dtype == DType::f32)
-    pack_as<float>(source, pitch, static_cast<float*>(panel));
+    pack_as<float>(source, panels, first, last, static_cast<float*>(to));
   else
-    pack_as<bf16>(source, pitch, static_cast<float*>(panel));
+    pack_as<bf16>(source, panels, first, last, static_cast<float*>(to));
 }
 
 // Stores the first `count` lanes of one vector of sums.
@@ -160,26 +174,32 @@ void tile_of(const TileArgs& args) {
   const float* HWY_RESTRICT b = static_cast<const float*>(args.b);
   hn::Vec<Wide> sum[kTileRows][kTileVectors];
   HWY_UNROLL(14)
-  for (int i = 0; i < kTileRows; ++i)
-    for (int j = 0; j < kTileVectors; ++j) sum[i][j] = hn::Zero(d);
+  for (int i = 0; i < kTileRows; ++i) HWY_UNROLL(2)
+  for (int j = 0; j < kTileVectors; ++j) {
+    sum[i][j] = hn::Zero(d);
+    // The tile of c arrives while the loop below runs.
+    hwy::Prefetch(static_cast<char*>(args.c) + (i * args.c_stride + j * kLanes) * store_size(args.store));
+  }
   for (int64_t step = 0; step < args.steps; ++step, a += kTileRows, b += kTileVectors * kLanes) {
     hn::Vec<Wide> row[kTileVectors];
+    HWY_UNROLL(2)
     for (int j = 0; j < kTileVectors; ++j) row[j] = hn::Load(d, b + j * kLanes);
     HWY_UNROLL(14)
     for (int i = 0; i < kTileRows; ++i) {
       const auto factor = hn::Set(d, a[i]);
+      HWY_UNROLL(2)
       for (int j = 0; j < kTileVectors; ++j) sum[i][j] = hn::MulAdd(factor, row[j], sum[i][j]);
     }
   }
   HWY_UNROLL(14)
-  for (int i = 0; i < kTileRows; ++i)
-    for (int j = 0; j < kTileVectors; ++j) {
-      const int64_t at = i * args.c_stride + j * kLanes, count = args.columns - j * kLanes;
-      if (args.store == TileStore::set_bf16)
-        store_bf16(sum[i][j], static_cast<bf16*>(args.c) + at, count);
-      else
-        store_some(sum[i][j], static_cast<float*>(args.c) + at, count, args.store == TileStore::add_f32);
-    }
+  for (int i = 0; i < kTileRows; ++i) HWY_UNROLL(2)
+  for (int j = 0; j < kTileVectors; ++j) {
+    const int64_t at = i * args.c_stride + j * kLanes, count = args.columns - j * kLanes;
+    if (args.store == TileStore::set_bf16)
+      store_bf16(sum[i][j], static_cast<bf16*>(args.c) + at, count);
+    else
+      store_some(sum[i][j], static_cast<float*>(args.c) + at, count, args.store == TileStore::add_f32);
+  }
 }
 
 using TileFunction = void (*)(const TileArgs&);
@@ -199,10 +219,12 @@ float spin(int64_t rounds, float seed) {
   const Wide d;
   const auto x = hn::Set(d, seed), y = hn::Set(d, 0.5F * seed);
   hn::Vec<Wide> sum[kSpinVectors];
+  HWY_UNROLL(12)
   for (int i = 0; i < kSpinVectors; ++i) sum[i] = hn::Set(d, static_cast<float>(i));
-  for (int64_t round = 0; round < rounds; ++round)
-    for (int i = 0; i < kSpinVectors; ++i) sum[i] = hn::MulAdd(sum[i], x, y);
+  for (int64_t round = 0; round < rounds; ++round) HWY_UNROLL(12)
+  for (int i = 0; i < kSpinVectors; ++i) sum[i] = hn::MulAdd(sum[i], x, y);
   auto total = sum[0];
+  HWY_UNROLL(12)
   for (int i = 1; i < kSpinVectors; ++i) total = hn::Add(total, sum[i]);
   return hn::GetLane(hn::SumOfLanes(d, total));
 }

@@ -1,12 +1,13 @@
-// The part of the matrix product that depends on the instruction set: packing a panel, multiplying one
+// The part of the matrix product that depends on the instruction set: packing panels, multiplying one
 // register tile.
 //
 // Both operands are packed into panels of 32-bit units: one f32, or two bf16 that are neighbours along k.
 // Unit (step, i) of a panel lies at step * pitch + i, where i counts rows of a (or columns of b) and a step
-// is one unit along k. A tile is then the sum over steps of outer products of one column of the panel of a
-// and one row of the panel of b.
+// is one unit along k. A tile is then the sum over steps of outer products of one column of a panel of a and
+// one row of a panel of b.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string_view>
 
@@ -14,17 +15,37 @@
 
 namespace nf::cpu {
 
-// A strip of an operand: `width` rows of a or columns of b, over `k` elements.
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+// Where part `index` of `parts` nearly equal parts of `size` begins.
+constexpr int64_t part_begin(int64_t size, int64_t parts, int64_t index) { return size * index / parts; }
+
+// A cut of a width into panels of nearly equal pitch, each a multiple of `lanes` (1 for a, a vector for b).
+struct Panels {
+  int64_t width = 0, lanes = 1, count = 0;
+
+  Panels() = default;
+  Panels(int64_t size, int64_t lanes_, int64_t max_pitch)
+      : width(size), lanes(lanes_), count(ceil_div(round_up(size, lanes_), max_pitch)) {}
+  int64_t begin(int64_t panel) const { return part_begin(ceil_div(width, lanes), count, panel) * lanes; }
+  int64_t pitch(int64_t panel) const { return begin(panel + 1) - begin(panel); }  // padding included
+  int64_t used(int64_t panel) const { return std::min(width, begin(panel + 1)) - begin(panel); }
+};
+
+// Part of an operand: rows of a or columns of b, over `k` elements.
 struct PanelSource {
-  const void* data;  // address of element (0, 0)
+  const void* data;  // address of the first element of panel 0
   DType dtype;
   int64_t width_stride;  // in elements, from one row of a (column of b) to the next
   int64_t k_stride;
-  int64_t width;
   int64_t k;
 };
 
 enum class TileStore : uint8_t { set_f32, add_f32, set_bf16 };
+
+// Bytes of an element of c.
+constexpr int64_t store_size(TileStore store) { return store == TileStore::set_bf16 ? 2 : 4; }
 
 struct TileArgs {
   int64_t steps = 0;
@@ -43,9 +64,10 @@ struct GemmKernel {
   int max_rows;     // of a tile
   int max_vectors;  // of a row of a tile
 
-  // Writes ceil(k / k_per_step) steps; units from width up to pitch and the missing half of a last pair are
-  // zero. May write up to kPackSlack units behind the panel.
-  void (*pack)(const PanelSource& source, int64_t pitch, void* panel);
+  // Packs panels [first, last) of ceil(k / k_per_step) steps, one after the other from `to` on. Units beyond
+  // a panel's used width and the missing half of a last pair are zero. Panels whose pitch is no multiple of
+  // lanes may spill up to kPackSlack units behind the last.
+  void (*pack)(const PanelSource& source, const Panels& panels, int64_t first, int64_t last, void* to);
 
   // The tile of rows in [1, max_rows] and vectors in [1, max_vectors].
   void (*tile)(int rows, int vectors, const TileArgs& args);
