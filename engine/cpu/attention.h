@@ -22,11 +22,9 @@
 #include <cstdint>
 
 #include "base/tensor_view.h"
+#include "nf/ops.h"
 
 namespace nf::cpu {
-
-// soft: cap * tanh(s / cap). hard: s clamped to [-cap, cap], gradient 0 outside.
-enum class CapType { none, soft, hard };
 
 // All that is known when the graph is compiled.
 struct AttentionConfig {
@@ -35,7 +33,7 @@ struct AttentionConfig {
   int64_t key_width = 0, value_width = 0;    // d_k, d_v, each 1 … 256
   float scale = 1.0F;
   float cap = 0.0F;  // > 0 unless cap_type is none
-  CapType cap_type = CapType::none;
+  CapType cap_type = CapType::none;  // soft: cap * tanh(s / cap). hard: s clamped to [-cap, cap], gradient 0 outside
   bool causal = false;
   int64_t window = 0;           // 0: none
   float dropout = 0.0F;         // p in [0, 1): probability of zeroing a softmax weight

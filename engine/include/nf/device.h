@@ -15,6 +15,9 @@ namespace nf {
 // Memory of a device, zeroed, aligned to at least 64 bytes; freed with its last owner.
 using Buffer = std::shared_ptr<std::byte>;
 
+// Zeroed host memory; throws Error when there is not enough. Pages appear when they are first written.
+Buffer allocate_host_memory(int64_t bytes);
+
 // What a kernel sees of a tensor: memory it does not own, with any strides.
 struct TensorView;
 
