@@ -39,7 +39,7 @@ packages:        ## install the Debian packages that a build needs and that are 
 	$(call install,$(BUILD_PACKAGES),to build)
 
 configure: packages
-	@$(CMAKE) --preset $(PRESET)
+	@$(CMAKE) --preset $(PRESET) >/dev/null
 
 build: configure ## build everything (the default); programs appear here as ./nf-*
 	@cmake --build $(BUILD) -j $(JOBS)
@@ -51,24 +51,25 @@ DEMO_DATA  ?= /usr/share/games/fortunes
 DEMO_FLAGS ?= --steps 200 --batch-size 8 --seq-len 128 --eval-every 50
 demo: build      ## train an nGPT on Debian's fortunes (minutes), then let it write
 	$(call install,$(DEMO_PACKAGES),for a text to train on)
+	@rm -rf build/demo
 	@./nf-train -m ngpt.json --data $(DEMO_DATA) --out build/demo $(DEMO_FLAGS)
 	@echo
 	@./nf-generate -m build/demo --prompt "The trouble with" --max-tokens 200
 
 bench: packages  ## build and run the benchmarks
 	$(call install,$(BENCH_PACKAGES),for the benchmarks)
-	@$(CMAKE) --preset $(PRESET)
+	@$(CMAKE) --preset $(PRESET) >/dev/null
 	@cmake --build $(BUILD) -j $(JOBS) --target bench
 	@for program in $(BUILD)/bench/*_bench; do echo "== $$(basename $$program)"; $$program || exit 1; done
 
 FUZZ_SECONDS ?= 60
 fuzz: packages   ## build the fuzzers with clang and run each for FUZZ_SECONDS (60)
 	$(call install,$(FUZZ_PACKAGES),for the fuzzers)
-	@$(CMAKE) --preset fuzz
-	@cmake --build build/fuzz -j $(JOBS) --target fuzzers
-	@for program in build/fuzz/fuzz/*_fuzz; do \
-	  name=$$(basename $$program); echo "== $$name"; mkdir -p build/fuzz/found/$$name; \
-	  $$program -max_total_time=$(FUZZ_SECONDS) build/fuzz/found/$$name $$(ls -d tests/fuzz/corpus/$$name) || exit 1; \
+	@$(CMAKE) --preset fuzz >/dev/null
+	@cmake --build build/libfuzzer -j $(JOBS) --target fuzzers
+	@for program in build/libfuzzer/fuzz/*_fuzz; do \
+	  name=$$(basename $$program); echo "== $$name"; mkdir -p build/libfuzzer/found/$$name; \
+	  $$program -max_total_time=$(FUZZ_SECONDS) build/libfuzzer/found/$$name $$(ls -d tests/fuzz/corpus/$$name) || exit 1; \
 	done
 
 SOURCES = $(wildcard $(shell git ls-files -co --exclude-standard '*.h' '*.cpp' '*.cu'))
