@@ -110,7 +110,7 @@ TEST_CASE("tokenizers: saved and loaded they are the same") {
   CHECK(plain->fingerprint() != separated->fingerprint());
   for (const Tokenizer* tokenizer : {byte.get(), plain.get(), separated.get()}) {
     tokenizer->save(folder.path);
-    CHECK_FALSE(fs::exists(folder.path / "tokenizer.json.part"));
+    CHECK(std::distance(fs::directory_iterator(folder.path), fs::directory_iterator()) == 1);
     for (const fs::path& path : {folder.path, folder.path / "tokenizer.json"}) {
       const auto loaded = load_tokenizer(path);
       CHECK(loaded->name() == tokenizer->name());
@@ -129,7 +129,7 @@ TEST_CASE("tokenizers: a fingerprint is the same on every machine") {
 
 TEST_CASE("tokenizers: files that are not tokenizers") {
   const Folder folder;
-  CHECK_THROWS_WITH_AS(load_tokenizer(folder.path), doctest::Contains("cannot open"), Error);
+  CHECK_THROWS_WITH_AS(load_tokenizer(folder.path), doctest::Contains("there is no file"), Error);
   CHECK_THROWS_WITH_AS(make_tokenizer("bite"), doctest::Contains("'bite' is neither a kind (byte, char) nor"),
                        Error);
 

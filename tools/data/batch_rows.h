@@ -1,4 +1,4 @@
-// What both batch modes share: writing rows, counting batches, and the order of an epoch.
+// What both layouts share: writing rows, counting batches, and the order of an epoch.
 #pragma once
 
 #include <cstdint>
@@ -10,9 +10,9 @@
 namespace nf {
 
 // Gives `batch` its shape, keeping the memory of its vectors.
-void reshape(Batch& batch, int64_t rows, int64_t length);
+void set_shape(Batch& batch, int64_t rows, int64_t length);
 
-// Writes one row of a batch from left to right; its size is that of reshape().
+// Writes one row of a batch from left to right; its size is that of set_shape().
 class RowWriter {
  public:
   RowWriter(Batch& batch, int64_t row);

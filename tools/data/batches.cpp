@@ -20,8 +20,8 @@ void check(const TokenDataset& dataset, const BatchOptions& options) {
           "data: rank {} of {} ranks is not possible", options.rank, options.ranks);
   require(options.pool_batches > 0 && options.pool_batches <= kMost,
           "data: a pool must hold at least one batch, got {}", options.pool_batches);
-  require(!options.random_offsets || options.mode == BatchMode::pack,
-          "data: random offsets need the pack mode; a padded row is a whole document");
+  require(!options.random_offsets || options.layout == BatchLayout::pack,
+          "data: random offsets need the pack layout; a padded row is a whole document");
   for (int64_t i = 0; i < dataset.documents(); ++i)
     if (dataset.document(i).size() > 1) return;
   fail("data: nothing to predict: no document of the {} has two tokens", dataset.documents());
@@ -46,7 +46,7 @@ void Batches::seek(const BatchPosition& position) {
   position_ = position;
 }
 
-void reshape(Batch& batch, int64_t rows, int64_t length) {
+void set_shape(Batch& batch, int64_t rows, int64_t length) {
   batch.batch = rows;
   batch.length = length;
   batch.real_target_tokens = 0;
@@ -87,8 +87,8 @@ int64_t count_batches(int64_t rows, const BatchOptions& options) {
 
 std::unique_ptr<Batches> make_batches(TokenDataset dataset, const BatchOptions& options) {
   check(dataset, options);
-  return options.mode == BatchMode::pack ? make_packed_batches(std::move(dataset), options)
-                                         : make_padded_batches(std::move(dataset), options);
+  return options.layout == BatchLayout::pack ? make_packed_batches(std::move(dataset), options)
+                                             : make_padded_batches(std::move(dataset), options);
 }
 
 }  // namespace nf

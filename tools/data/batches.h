@@ -1,6 +1,6 @@
 // Batches of token ids for training and validation, resumable at any batch.
 //
-//     auto batches = make_batches(train, {.mode = BatchMode::pack, .batch = 16, .length = 256});
+//     auto batches = make_batches(train, {.layout = BatchLayout::pack, .batch = 16, .length = 256});
 //     Batch batch;
 //     batches->next(batch);                     // for ever; an epoch is batches_per_epoch() calls
 //     BatchPosition here = batches->position(); // three integers for the checkpoint
@@ -61,10 +61,10 @@ struct BatchPosition {
   bool operator==(const BatchPosition&) const = default;
 };
 
-enum class BatchMode : uint8_t { pack, pad };
+enum class BatchLayout : uint8_t { pack, pad };
 
 struct BatchOptions {
-  BatchMode mode = BatchMode::pack;
+  BatchLayout layout = BatchLayout::pack;
   int64_t batch = 8;            // rows
   int64_t length = 256;         // inputs per row: exactly in pack, at most in pad
   uint64_t seed = 0;            // of the first position

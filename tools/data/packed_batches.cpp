@@ -1,4 +1,4 @@
-// The pack mode: windows of one long stream of documents.
+// The pack layout: windows of one long stream of documents.
 #include <algorithm>
 #include <numeric>
 #include <optional>
@@ -33,7 +33,7 @@ class PackedBatches final : public Batches {
 
   void fill(const BatchPosition& position, Batch& batch) override {
     prepare_epoch(position);
-    reshape(batch, options_.batch, options_.length);
+    set_shape(batch, options_.batch, options_.length);
     const int64_t first = (position.index * options_.ranks + options_.rank) * options_.batch;
     for (int64_t row = 0; row < options_.batch; ++row) {
       RowWriter writer(batch, row);

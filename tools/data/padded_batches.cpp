@@ -1,4 +1,4 @@
-// The pad mode: a row is one document, and rows of similar length go together.
+// The pad layout: a row is one document, and rows of similar length go together.
 #include <algorithm>
 #include <numeric>
 #include <optional>
@@ -45,7 +45,7 @@ class PaddedBatches final : public Batches {
     const auto rows = rows_of(step * options_.ranks + options_.rank, options_.batch);
     int64_t longest = 1;
     for (const int64_t row : rows) longest = std::max(longest, rows_[static_cast<size_t>(row)].inputs);
-    reshape(batch, options_.batch, (longest + kLengthMultiple - 1) / kLengthMultiple * kLengthMultiple);
+    set_shape(batch, options_.batch, (longest + kLengthMultiple - 1) / kLengthMultiple * kLengthMultiple);
     for (int64_t i = 0; i < options_.batch; ++i) {
       RowWriter writer(batch, i);
       if (i < static_cast<int64_t>(rows.size())) {

@@ -1,12 +1,10 @@
 #include "tools/tokenizer/tokenizer.h"
 
 #include <nf/error.h>
+#include <nf/file.h>
+#include <nf/json.h>
 
-#include <cerrno>
-#include <cstring>
-#include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "tools/tokenizer/byte_tokenizer.h"
 #include "tools/tokenizer/char_tokenizer.h"
@@ -19,6 +17,7 @@ namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
 constexpr const char* kFileName = "tokenizer.json";
+constexpr int64_t kMaxBytes = int64_t{1} << 28;
 
 std::unique_ptr<Tokenizer> parse_char(const Json& json, const std::string& file) {
   const Json end_of_text = json.value("end_of_text", Json());
@@ -77,27 +76,16 @@ void Tokenizer::save(const fs::path& directory) const {
   fs::create_directories(directory, error);
   require(!error, "tokenizer: cannot create folder {}: {}", directory.string(), error.message());
 
-  const fs::path target = directory / kFileName, beside = directory / (std::string(kFileName) + ".part");
-  errno = 0;
-  std::ofstream out(beside, std::ios::binary);
-  out << to_json();
-  out.close();
-  require(!out.fail(), "tokenizer: cannot write {}: {}", beside.string(), std::strerror(errno));
-  fs::rename(beside, target, error);
-  require(!error, "tokenizer: cannot rename {} to {}: {}", beside.string(), kFileName, error.message());
+  write_file(directory / kFileName, to_json());
 }
 
 std::unique_ptr<Tokenizer> load_tokenizer(const fs::path& path) {
   std::error_code ignored;
   const fs::path file = fs::is_directory(path, ignored) ? path / kFileName : path;
-  errno = 0;
-  std::ifstream in(file, std::ios::binary);
-  require(in.is_open(), "tokenizer: cannot open {}: {}", file.string(), std::strerror(errno));
-  std::ostringstream bytes;
-  bytes << in.rdbuf();
-  require(!in.bad(), "tokenizer: cannot read {}", file.string());
-
-  const Json json = Json::parse(bytes.str(), nullptr, /*allow_exceptions=*/false);
+  require(fs::is_regular_file(file, ignored), "tokenizer: there is no file {}", file.string());
+  const std::string text = read_file(file, kMaxBytes);
+  check_json(text, file.string());
+  const Json json = Json::parse(text);
   require(json.is_object(), "tokenizer: {}: not a JSON object", file.string());
   const Json kind = json.value("kind", Json());
   require(json.value("format", Json()) == "nanoformer-tokenizer" && json.value("version", Json()) == 1,
@@ -106,7 +94,7 @@ std::unique_ptr<Tokenizer> load_tokenizer(const fs::path& path) {
           file.string());
   for (const Kind& known : kKinds)
     if (kind == known.name) return known.parse(json, file.string());
-  fail("tokenizer: {}: unknown kind {}; known are byte and char", file.string(), kind.dump());
+  fail("tokenizer: {}: unknown kind {}; known are byte and char", file.string(), printable(kind.dump()));
 }
 
 std::unique_ptr<Tokenizer> make_tokenizer(const std::string& spec, const TrainingText& training_text) {
@@ -114,7 +102,7 @@ std::unique_ptr<Tokenizer> make_tokenizer(const std::string& spec, const Trainin
   if (spec == "char") return make_char(training_text);
   std::error_code ignored;
   require(fs::exists(spec, ignored),
-          "tokenizer: '{}' is neither a kind (byte, char) nor a file or folder that exists", spec);
+          "tokenizer: '{}' is neither a kind (byte, char) nor a file or folder that exists", printable(spec));
   return load_tokenizer(spec);
 }
 
