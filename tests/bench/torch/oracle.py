@@ -1,6 +1,6 @@
 """Writes the golden cases: OUT/CASE/{config.json, model.safetensors, ids.json, expected.safetensors, expected.json}.
 
-    /usr/bin/python3 oracle.py OUT [CASE...]
+    /usr/bin/python3 oracle.py OUT [CASE...]        needs PyTorch and NumPy (Debian: python3-torch, python3-numpy)
 
 The truth is computed in float64 from weights that are exact in float32:
   expected.safetensors  `logits` [B, T, V] of all T positions; `grad.NAME` of the loss for every parameter
