@@ -137,6 +137,10 @@ struct ParsedConfig {
 // Reads a config. `source` names it in messages, usually the file. Throws Error that names the key and what
 // it takes.
 ParsedConfig parse_config(std::string_view json, std::string_view source);
+
+// The same with keys on top, another JSON object of the same form without "training": what a command line
+// says. Derived values follow: hidden_size on top gives another head_dim unless the config states one.
+ParsedConfig parse_config(std::string_view json, std::string_view overrides, std::string_view source);
 ModelConfig parse_model_config(std::string_view json, std::string_view source);
 
 // The file that find_config(name) finds, parsed.

@@ -438,6 +438,12 @@ void replace_rope(json& object, std::string_view source) {
   if (type == "default") *scaling = nullptr;
 }
 
+void replace_spellings(json& object, std::string_view source) {
+  replace_aliases(object, source);
+  replace_scales(object, source);
+  replace_rope(object, source);
+}
+
 // What a class of Hugging Face implies: the variant, and that sizes are never left out.
 void apply_model_type(json& object, std::string_view source) {
   const json type = take(object, "model_type");
@@ -490,11 +496,8 @@ void check_unsupported(json& object, std::string_view source) {
   if (windowed == false) object.erase("sliding_window");
 }
 
-// The object with our keys alone, in any order.
+// Leaves our keys alone. Spellings have been replaced.
 void canonicalise(json& object, std::string_view source) {
-  replace_aliases(object, source);
-  replace_scales(object, source);
-  replace_rope(object, source);
   apply_model_type(object, source);
   check_unsupported(object, source);
   for (const std::string_view key : kIgnored) object.erase(std::string(key));
@@ -511,6 +514,13 @@ void canonicalise(json& object, std::string_view source) {
     if (const auto at = object.find(key); at != object.end() && at->is_null()) object.erase(at);
 }
 
+json parse_object(std::string_view text, std::string_view source) {
+  check_json(text, source);
+  json object = json::parse(text);
+  require(object.is_object(), "{}: a config is a JSON object, not {}", source, shown(object));
+  return object;
+}
+
 void check_known(const json& object, std::string_view source) {
   for (const auto& [key, value] : object.items()) {
     if (std::find(kKeyNames.begin(), kKeyNames.end(), key) != kKeyNames.end()) continue;
@@ -524,15 +534,18 @@ void check_known(const json& object, std::string_view source) {
 
 }  // namespace
 
-ParsedConfig parse_config(std::string_view text, std::string_view source) {
-  check_json(text, source);
-  json object = json::parse(text);
-  require(object.is_object(), "{}: a config is a JSON object, not {}", source, shown(object));
+ParsedConfig parse_config(std::string_view text, std::string_view overrides, std::string_view source) {
+  json object = parse_object(text, source);
+  json above = parse_object(overrides, source);
   ParsedConfig parsed;
   if (const json training = take(object, "training"); !training.is_null()) {
     require(training.is_object(), "{}: 'training' must be an object, not {}", source, shown(training));
     parsed.training = training.dump();
   }
+  // Spellings first, so that a key on top replaces its alias below.
+  replace_spellings(object, source);
+  replace_spellings(above, source);
+  object.update(above);
   canonicalise(object, source);
   check_known(object, source);
   require(object.contains("attention_type"), "{}: 'attention_type' is missing; expected one of {}", source,
@@ -547,6 +560,10 @@ ParsedConfig parse_config(std::string_view text, std::string_view source) {
               "{}: ngpt has no norms with gains; remove '{}'", source, norm);
   parsed.model = resolve(parsed.model, source);
   return parsed;
+}
+
+ParsedConfig parse_config(std::string_view text, std::string_view source) {
+  return parse_config(text, "{}", source);
 }
 
 ModelConfig parse_model_config(std::string_view text, std::string_view source) {

@@ -3,20 +3,18 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <memory>
 #include <system_error>
 #include <utility>
 
 #include "base/hash.h"
 #include "io/descriptor.h"
 #include "nf/error.h"
-
-// The streaming state lives on the stack, as xxHash intends.
-#define XXH_STATIC_LINKING_ONLY
-#include <xxhash.h>
 
 namespace nf {
 namespace {
@@ -85,15 +83,16 @@ WrittenFile write_file(const std::filesystem::path& path,
                        std::span<const std::span<const std::byte>> pieces) {
   const std::filesystem::path partial = beside(path);
   PartialFile file(partial);
-  XXH3_state_t state;
-  XXH3_64bits_reset(&state);
+  const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(), &XXH3_freeState);
+  require(state != nullptr, "{}: out of memory", path.string());
+  XXH3_64bits_reset(state.get());
   WrittenFile written;
   for (const auto piece : pieces) {
     write_all(file.descriptor(), piece, path);
-    XXH3_64bits_update(&state, piece.data(), piece.size());
+    XXH3_64bits_update(state.get(), piece.data(), piece.size());
     written.bytes += static_cast<int64_t>(piece.size());
   }
-  written.hash = XXH3_64bits_digest(&state);
+  written.hash = XXH3_64bits_digest(state.get());
   file.finish();
   if (::rename(partial.c_str(), path.c_str()) != 0) fail_system(path, "cannot replace");
   file.keep();
