@@ -1,9 +1,6 @@
 // Compiles the body of a fused loop: nodes to values and streams, values to instructions, instructions to
 // registers.
 #include <algorithm>
-#include <bit>
-#include <limits>
-#include <map>
 
 #include "cpu/loop_program.h"
 #include "graph/loop.h"
@@ -11,94 +8,6 @@
 
 namespace nf::cpu {
 namespace {
-
-bool integer_lanes(DType dtype) {
-  return dtype == DType::i32 || dtype == DType::u8 || dtype == DType::boolean;
-}
-
-bool word(DType dtype) { return dtype == DType::f32 || dtype == DType::i32; }
-
-uint32_t lane_of(double value, DType dtype) {
-  switch (dtype) {
-    case DType::i32:
-    case DType::u8: return static_cast<uint32_t>(static_cast<int64_t>(value));
-    case DType::boolean: return value != 0 ? 1 : 0;
-    case DType::bf16: return std::bit_cast<uint32_t>(to_float(to_bf16(static_cast<float>(value))));
-    case DType::f16: return std::bit_cast<uint32_t>(to_float(to_f16(static_cast<float>(value))));
-    default: return std::bit_cast<uint32_t>(static_cast<float>(value));
-  }
-}
-
-struct CodeRow {
-  Op op;
-  Code floats, integers;
-};
-constexpr Code kNone = Code::count_;
-constexpr CodeRow kElementwise[] = {
-    {Op::neg, Code::neg_f, Code::neg_i},    {Op::exp, Code::exp_f, kNone},
-    {Op::log, Code::log_f, kNone},          {Op::sqrt, Code::sqrt_f, kNone},
-    {Op::rsqrt, Code::rsqrt_f, kNone},      {Op::tanh, Code::tanh_f, kNone},
-    {Op::sigmoid, Code::sigmoid_f, kNone},  {Op::erf, Code::erf_f, kNone},
-    {Op::abs, Code::abs_f, Code::abs_i},    {Op::sin, Code::sin_f, kNone},
-    {Op::cos, Code::cos_f, kNone},          {Op::add, Code::add_f, Code::add_i},
-    {Op::sub, Code::sub_f, Code::sub_i},    {Op::mul, Code::mul_f, Code::mul_i},
-    {Op::div, Code::div_f, Code::div_i},    {Op::max, Code::max_f, Code::max_i},
-    {Op::min, Code::min_f, Code::min_i},    {Op::equal, Code::equal_f, Code::equal_i},
-    {Op::less, Code::less_f, Code::less_i}, {Op::less_equal, Code::less_equal_f, Code::less_equal_i},
-    {Op::where, Code::where, Code::where},
-};
-
-// The instruction of a cast between lanes; copy where the lanes stay as they are.
-Code cast_code(DType from, DType to) {
-  if (!integer_lanes(from)) {
-    switch (to) {
-      case DType::bf16: return from == DType::bf16 ? Code::copy : Code::round_bf16;
-      case DType::f16: return from == DType::f16 ? Code::copy : Code::round_f16;
-      case DType::i32: return Code::f_to_i;
-      case DType::u8: return Code::f_to_u8;
-      case DType::boolean: return Code::f_to_bool;
-      default: return Code::copy;
-    }
-  }
-  switch (to) {
-    case DType::u8: return from == DType::i32 ? Code::i_to_u8 : Code::copy;
-    case DType::boolean: return from == DType::boolean ? Code::copy : Code::i_to_bool;
-    case DType::i32: return Code::copy;
-    default: return Code::i_to_f;
-  }
-}
-
-Code elementwise_code(const Graph& body, const Node& node) {
-  if (node.op == Op::cast) return cast_code(body.type(node.inputs[0]).dtype, node.outputs[0].dtype);
-  for (const CodeRow& row : kElementwise)
-    if (row.op == node.op) {
-      const Code code =
-          integer_lanes(body.type(node.inputs[0]).dtype) && node.op != Op::where ? row.integers : row.floats;
-      require(code != kNone, "loop: {} of integers", nf::name(node.op));
-      return code;
-    }
-  fail("loop: {} cannot stand in a body", nf::name(node.op));
-}
-
-// The five kinds of reductions stand in the same order in each family of codes.
-Code reduction_code(Code family, const Node& node, bool product) {
-  const bool integers = integer_lanes(node.outputs[0].dtype);
-  const int kind = product ? 4 : (integers ? 2 : 0) + (node.op == Op::reduce_max ? 1 : 0);
-  return static_cast<Code>(static_cast<int>(family) + kind);
-}
-
-Code load_code(DType dtype, bool strided) {
-  const int offset =
-      strided ? static_cast<int>(Code::load_bf16_strided) - static_cast<int>(Code::load_bf16) : 0;
-  const auto at = [&](Code code) { return static_cast<Code>(static_cast<int>(code) + offset); };
-  switch (dtype) {
-    case DType::bf16: return at(Code::load_bf16);
-    case DType::f16: return at(Code::load_f16);
-    case DType::u8:
-    case DType::boolean: return at(Code::load_u8);
-    default: return strided ? Code::load_32_strided : Code::copy;
-  }
-}
 
 // What the compiler knows of a node.
 struct Info {
@@ -134,20 +43,11 @@ class Compiler {
     lay_out();
     analyse();
     emit();
-    store_directly();
-    allocate();
-    finish_instructions();
+    finish_program(program_, registers_);
     return std::move(program_);
   }
 
  private:
-  struct Register {
-    Extent extent;
-    bool lanes = false;     // the state of a chunked row reduction
-    bool prologue = false;  // lives as long as the task
-    bool shared = false;    // lives beyond the list that defines it
-  };
-
   Info& info(int32_t node) { return info_[static_cast<size_t>(node)]; }
   Info& info(ValueId id) { return info(info(id.node).alias); }
   int32_t holder(ValueId id) { return info(id.node).alias; }
@@ -383,12 +283,9 @@ class Compiler {
 
   int32_t new_register(Extent extent, List list, bool lanes = false) {
     const bool lives_on = list == List::prologue || (program_.chunked && list != List::body);
-    registers_.push_back({extent, lanes, list == List::prologue, lives_on});
+    registers_.push_back({extent, lanes, lives_on});
     return kFirstRegister + static_cast<int32_t>(registers_.size()) - 1;
   }
-  Register& register_at(int32_t slot) { return registers_[static_cast<size_t>(slot - kFirstRegister)]; }
-  static bool is_register(int32_t slot) { return slot >= kFirstRegister; }
-  static bool is_constant(int32_t slot) { return slot >= kFirstConstant && slot < kFirstRegister; }
 
   // ---- instructions ----
 
@@ -428,7 +325,7 @@ class Compiler {
 
   // Lanes that instructions can read: in place where memory holds them so.
   bool in_place(const Stream& stream) const {
-    if (stream.kind != Stream::Kind::input || !word(stream.dtype) || stream.shift != 0) return false;
+    if (stream.kind != Stream::Kind::input || stream.element != 4 || stream.shift != 0) return false;
     if ((stream.extent.cols || stream.extent.rows) && stream.lane_bytes() != 4) return false;
     return true;
   }
@@ -680,188 +577,6 @@ class Compiler {
     return wanted;
   }
 
-  // ---- stores in place ----
-
-  // Lets the instruction that makes a stored value write it to the output, unless something still reads the
-  // memory that the output shares.
-  void store_directly() {
-    std::vector<Instruction>& code = program_.stages.back().body;
-    for (size_t s = 0; s < code.size();) {
-      if (can_store_directly(code, s)) {
-        redirect(code, s);
-        code.erase(code.begin() + static_cast<std::ptrdiff_t>(s));
-      } else {
-        ++s;
-      }
-    }
-  }
-
-  static size_t definition(const std::vector<Instruction>& code, int32_t slot) {
-    for (size_t i = 0; i < code.size(); ++i)
-      if (code[i].out == slot) return i;
-    return code.size();
-  }
-
-  bool can_store_directly(const std::vector<Instruction>& code, size_t s) {
-    const Instruction& store = code[s];
-    if (store.code != Code::copy || store.pattern != 0 || !is_register(store.in[0]) || is_register(store.out))
-      return false;
-    const size_t made = definition(code, store.in[0]);
-    if (made >= s || !(code[made].extent == store.extent) || code[made].shift != 0) return false;
-    if (code[made].code >= Code::reduce_sum_f) return false;
-    const std::byte* data = program_.streams[static_cast<size_t>(store.out)].data;
-    for (size_t i = made + 1; i < code.size(); ++i)
-      for (const int32_t slot : code[i].in)
-        if (slot >= 0 && slot < kFirstConstant) {
-          const Stream& stream = program_.streams[static_cast<size_t>(slot)];
-          if (stream.kind == Stream::Kind::input && stream.data == data) return false;
-        }
-    return true;
-  }
-
-  void redirect(std::vector<Instruction>& code, size_t s) {
-    const Instruction store = code[s];
-    Instruction& maker = code[definition(code, store.in[0])];
-    maker.out = store.out;
-    maker.out_step = store.out_step;
-    for (Instruction& instruction : code)
-      for (int i = 0; i < 3; ++i) {
-        if (instruction.in[i] != store.in[0]) continue;
-        instruction.in[i] = store.out;
-        if (instruction.step[i] != 0 && (instruction.pattern >> i & 1) == 0)
-          instruction.step[i] = store.out_step;
-      }
-  }
-
-  // ---- registers ----
-
-  struct Pool {
-    Extent extent;
-    bool lanes;
-    std::vector<int32_t> free;
-  };
-
-  void allocate() {
-    place_of_.assign(registers_.size(), -1);
-    for (Stage& stage : program_.stages)
-      for (std::vector<Instruction>* code : {&stage.before, &stage.body, &stage.after}) allocate(*code);
-    allocate(program_.prologue);
-    for (size_t r = 0; r < registers_.size(); ++r) place(static_cast<int32_t>(r));
-    size_registers();
-  }
-
-  // Gives the registers that live only inside this list their places.
-  void allocate(std::vector<Instruction>& code) {
-    std::map<int32_t, size_t> last_use;
-    for (size_t i = 0; i < code.size(); ++i)
-      for (const int32_t slot : code[i].in) last_use[slot] = i;
-    for (size_t i = 0; i < code.size(); ++i) {
-      for (const int32_t slot : code[i].in)
-        if (is_register(slot) && last_use[slot] == i) release(slot);
-      if (is_register(code[i].out)) place(code[i].out - kFirstRegister);
-    }
-  }
-
-  Pool& pool_of(const Register& r) {
-    for (Pool& pool : pools_)
-      if (pool.extent == r.extent && pool.lanes == r.lanes) return pool;
-    return pools_.emplace_back(Pool{r.extent, r.lanes, {}});
-  }
-
-  void place(int32_t r) {
-    if (place_of_[static_cast<size_t>(r)] >= 0) return;
-    const Register& wanted = registers_[static_cast<size_t>(r)];
-    Pool& pool = pool_of(wanted);
-    if (!wanted.shared && !pool.free.empty()) {
-      place_of_[static_cast<size_t>(r)] = pool.free.back();
-      pool.free.pop_back();
-      return;
-    }
-    place_of_[static_cast<size_t>(r)] = static_cast<int32_t>(places_.size());
-    places_.push_back(wanted);
-  }
-
-  // Once per register, though an instruction may read it twice.
-  void release(int32_t slot) {
-    const Register& r = register_at(slot);
-    const int32_t place = place_of_[static_cast<size_t>(slot - kFirstRegister)];
-    std::vector<int32_t>& free = pool_of(r).free;
-    if (r.shared || place < 0 || std::find(free.begin(), free.end(), place) != free.end()) return;
-    free.push_back(place);
-  }
-
-  // Tiles of a size that keeps the registers in the first-level cache.
-  void size_registers() {
-    constexpr int64_t kCacheLanes = 6144, kSmallest = 256;
-    int64_t large = 0;
-    for (const Register& r : places_)
-      large += !r.lanes && (program_.cols == 1 ? r.extent.rows : r.extent.cols);
-    int64_t elements = kTileElements;
-    while (elements > kSmallest && elements * large > kCacheLanes) elements /= 2;
-    const int64_t inner = program_.lead.empty() ? 1 : program_.lead.back();
-    program_.tile_rows =
-        program_.chunked ? 1 : std::clamp<int64_t>(elements / program_.cols, 1, std::max<int64_t>(inner, 1));
-    program_.tile_cols = program_.chunked ? elements : program_.cols;
-    int64_t offset = 0;
-    for (const Register& r : places_) {
-      program_.registers.push_back(offset);
-      const int64_t lanes =
-          r.lanes ? kReduceLanes
-                  : (r.extent.rows ? program_.tile_rows : 1) * (r.extent.cols ? program_.tile_cols : 1);
-      offset += (lanes * 4 + 63) / 64 * 64;
-    }
-    program_.scratch = offset;
-  }
-
-  // ---- the end ----
-
-  void finish_instructions() {
-    for (Stage& stage : program_.stages)
-      for (std::vector<Instruction>* code : {&stage.before, &stage.body, &stage.after})
-        for (Instruction& instruction : *code) finish(instruction);
-    for (Instruction& instruction : program_.prologue) finish(instruction);
-  }
-
-  int32_t final_slot(int32_t slot) const {
-    const auto streams = static_cast<int32_t>(program_.streams.size());
-    const auto constants = static_cast<int32_t>(program_.constants.size());
-    if (is_register(slot)) return streams + constants + place_of_[static_cast<size_t>(slot - kFirstRegister)];
-    if (is_constant(slot)) return streams + slot - kFirstConstant;
-    return slot;
-  }
-
-  void finish(Instruction& instruction) {
-    instruction.flat = is_flat(instruction);
-    for (int32_t& slot : instruction.in) slot = final_slot(slot);
-    instruction.out = final_slot(instruction.out);
-    const auto& row = loop_table()[static_cast<size_t>(instruction.code)];
-    instruction.run = row[instruction.pattern];
-    require(instruction.run != nullptr, "loop: no {} for operand pattern {}", name(instruction.code),
-            instruction.pattern);
-  }
-
-  // Elementwise over whole rows that follow each other in every operand.
-  bool is_flat(const Instruction& instruction) const {
-    const Code code = instruction.code;
-    if (program_.chunked || !instruction.extent.rows || !instruction.extent.cols || instruction.shift != 0 ||
-        code >= Code::reduce_sum_f)
-      return false;
-    const bool loads = code >= Code::load_bf16 && code <= Code::load_u8_strided;
-    const bool stores = code >= Code::store_bf16 && code <= Code::store_u8_strided;
-    const int64_t in_bytes = code == Code::philox ? 1 : loads || code == Code::iota ? instruction.stride : 4;
-    const int64_t out_bytes = stores ? instruction.stride : 4;
-    if (instruction.out_step != program_.cols * out_bytes) return false;
-    const int operands = code == Code::philox ? 1 : 3;
-    for (int i = 0; i < operands; ++i) {
-      if (instruction.in[i] < 0) continue;
-      const bool splat = (instruction.pattern >> i & 1) != 0;
-      if (instruction.step[i] != (splat ? 0 : program_.cols * in_bytes)) return false;
-    }
-    return true;
-  }
-
-  static constexpr int32_t kFirstConstant = 1 << 20, kFirstRegister = 1 << 21;
-
   const Graph& body_;
   const Shape& space_;
   std::span<const TensorView> inputs_, outputs_;
@@ -869,27 +584,12 @@ class Compiler {
   std::vector<Info> info_;
   std::vector<int32_t> output_streams_;
   std::vector<std::pair<int32_t, int64_t>> rng_streams_;  // stream, bytes between its elements
-  std::vector<Register> registers_, places_;
-  std::vector<int32_t> place_of_;
-  std::vector<Pool> pools_;
+  std::vector<VirtualRegister> registers_;
   bool reduces_rows_ = false;
   int last_stage_ = 0;
 };
 
 }  // namespace
-
-Code store_code(DType dtype, bool strided) {
-  switch (load_code(dtype, strided)) {
-    case Code::load_bf16: return Code::store_bf16;
-    case Code::load_f16: return Code::store_f16;
-    case Code::load_u8: return Code::store_u8;
-    case Code::load_bf16_strided: return Code::store_bf16_strided;
-    case Code::load_f16_strided: return Code::store_f16_strided;
-    case Code::load_u8_strided: return Code::store_u8_strided;
-    case Code::load_32_strided: return Code::store_32_strided;
-    default: return Code::copy;
-  }
-}
 
 LoopProgram compile_loop(const Graph& body, const Shape& space, std::span<const TensorView> inputs,
                          std::span<const TensorView> outputs) {

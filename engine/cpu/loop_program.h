@@ -109,7 +109,30 @@ LoopProgram compile_loop(const Graph& body, const Shape& space, std::span<const 
 const Node* column_output(const Graph& body, const Shape& space, const Graph::Output& output);
 Blocks column_blocks(const Graph& body, const Shape& space);
 
-// The instruction that stores lanes as `dtype`.
+// While a program is made, slots below kFirstConstant are streams, those below kFirstRegister constants.
+inline constexpr int32_t kFirstConstant = 1 << 20, kFirstRegister = 1 << 21;
+inline bool is_register(int32_t slot) { return slot >= kFirstRegister; }
+inline bool is_constant(int32_t slot) { return slot >= kFirstConstant && slot < kFirstRegister; }
+
+struct VirtualRegister {
+  Extent extent;
+  bool lanes = false;   // the state of a row reduction in pieces
+  bool shared = false;  // lives beyond the list of instructions that writes it
+};
+
+// Lets instructions write outputs where they can, gives registers their places, sets the tile's size, and
+// finds the instructions' functions.
+void finish_program(LoopProgram& program, const std::vector<VirtualRegister>& registers);
+
+// The instructions (loop_codes.cpp). Booleans, u8 and i32 are integers as lanes.
+inline bool integer_lanes(DType dtype) {
+  return dtype == DType::i32 || dtype == DType::u8 || dtype == DType::boolean;
+}
+uint32_t lane_of(double value, DType dtype);
+Code elementwise_code(const Graph& body,
+                      const Node& node);  // copy for a cast that leaves the lanes as they are
+Code reduction_code(Code family, const Node& node, bool product);
+Code load_code(DType dtype, bool strided);
 Code store_code(DType dtype, bool strided);
 
 // Drops axes of size 1 and joins neighbours that every stream walks as one; `keep_row` leaves the last axis

@@ -61,35 +61,53 @@ HWY_INLINE Vector each_lane(Vector v, Function function) {
 
 // A NaN operand is the result. Of +0 and -0 the second is.
 HWY_INLINE Vector max(Vector a, Vector b) {
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
+  return hn::IfThenElse(hn::IsNaN(a), a, hn::Max(a, b));  // b when one is NaN or both are zeros
+#else
   return hn::IfThenElse(hn::IsNaN(a), a, hn::IfThenElse(hn::Gt(a, b), a, b));
+#endif
 }
 HWY_INLINE Vector min(Vector a, Vector b) {
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
+  return hn::IfThenElse(hn::IsNaN(a), a, hn::Min(a, b));
+#else
   return hn::IfThenElse(hn::IsNaN(a), a, hn::IfThenElse(hn::Lt(a, b), a, b));
-}
-
-// 2^n for -126 <= n <= 127
-HWY_INLINE Vector power_of_two(IntVector n) {
-  return floats(hn::ShiftLeft<23>(hn::Add(n, hn::Set(Ints(), 127))));
+#endif
 }
 
 // ln 2 in two parts; the first has so few bits that its product with an exponent is exact.
 inline constexpr float kLn2High = 0.693359375F, kLn2Low = -2.12194440e-4F;
 
-// e^x = 2^n e^r with |r| <= ln 2 / 2 and e^r = 1 + r + r^2 p(r). Two factors make up 2^n, so that results may
-// be subnormal or infinite.
+// y 2^n for whole n in [-151, 128], rounded once: so results may be subnormal or infinite.
+HWY_INLINE Vector scale(Vector y, Vector n) {
+#if HWY_TARGET == HWY_AVX3
+  return Vector{_mm512_scalef_ps(y.raw, n.raw)};
+#else
+  const auto power_of_two = [](IntVector e) HWY_ATTR {
+    return floats(hn::ShiftLeft<23>(hn::Add(e, hn::Set(Ints(), 127))));
+  };
+  const IntVector exponent = hn::ConvertTo(Ints(), n), half = hn::ShiftRight<1>(exponent);
+  return hn::Mul(hn::Mul(y, power_of_two(half)), power_of_two(hn::Sub(exponent, half)));
+#endif
+}
+
+// e^x = 2^n e^r with |r| <= ln 2 / 2 and e^r = 1 + r + r^2 p(r). Beyond [-104, 89] nothing changes any more.
 HWY_INLINE Vector exp(Vector x) {
-  const Vector clamped = hn::Min(hn::Max(x, set(-104.0F)), set(89.0F));
-  const IntVector n = hn::NearestInt(hn::Mul(clamped, set(1.44269504F)));
-  const Vector nf = hn::ConvertTo(Floats(), n);
-  const Vector r = hn::NegMulAdd(nf, set(kLn2Low), hn::NegMulAdd(nf, set(kLn2High), clamped));
+  // In this order the instructions of x86 keep a NaN.
+  const Vector clamped = hn::Min(set(89.0F), hn::Max(set(-104.0F), x));
+  const Vector n = hn::Round(hn::Mul(clamped, set(1.44269504F)));
+  const Vector r = hn::NegMulAdd(n, set(kLn2Low), hn::NegMulAdd(n, set(kLn2High), clamped));
   Vector p = hn::MulAdd(set(1.381460112e-03F), r, set(8.368710987e-03F));
   p = hn::MulAdd(p, r, set(4.166838899e-02F));
   p = hn::MulAdd(p, r, set(1.666652113e-01F));
   p = hn::MulAdd(p, r, set(4.999999404e-01F));
   p = hn::Add(hn::MulAdd(p, hn::Mul(r, r), r), set(1.0F));
-  const IntVector half = hn::ShiftRight<1>(n);
-  const Vector y = hn::Mul(hn::Mul(p, power_of_two(half)), power_of_two(hn::Sub(n, half)));
+  const Vector y = scale(p, n);
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
+  return y;
+#else
   return hn::IfThenElse(hn::IsNaN(x), x, y);
+#endif
 }
 
 // log x = e ln 2 + log(1 + f) with 1 + f in [sqrt(1/2), sqrt(2)) and log(1 + f) = f - f^2 / 2 + f^3 p(f).

@@ -14,6 +14,7 @@
 #include "graph/op_table.h"
 #include "nf/graph.h"
 #include "nf/ops.h"
+#include "reference/interpreter.h"
 #include "tests/support/tensors.h"
 
 using namespace nf;
@@ -353,4 +354,273 @@ TEST_CASE("loop: any number of threads gives the same bits") {
         for (size_t o = 0; o < one.size(); ++o) REQUIRE(several[o].same(one[o]));
       }
     }
+}
+
+// ---- bodies that models are made of ----
+
+namespace {
+
+struct LoopBody {
+  Graph graph;
+  Shape space;
+  std::vector<TensorType> leaves;
+
+  explicit LoopBody(const Shape& s) : space(s) {}
+  Value leaf(const Shape& shape, DType dtype = DType::f32) {
+    leaves.push_back({dtype, shape});
+    return ::leaf(graph, static_cast<int64_t>(leaves.size()) - 1, dtype, shape);
+  }
+  Value full(DType dtype = DType::f32) { return leaf(space, dtype); }
+  Value per_row() {
+    Shape shape = space;
+    shape[space.rank() - 1] = 1;
+    return leaf(shape);
+  }
+  Value per_column() {
+    Shape shape = Shape::filled(space.rank(), 1);
+    shape[space.rank() - 1] = space.back();
+    return leaf(shape);
+  }
+  Shape lead_axes() const {
+    Shape axes;
+    for (int axis = 0; axis + 1 < space.rank(); ++axis) axes.push_back(axis);
+    return axes;
+  }
+  void output(Value value) { graph.output("y" + std::to_string(graph.outputs().size()), value); }
+
+  std::vector<Memory> inputs(uint64_t seed) const {
+    std::vector<Memory> result;
+    Random random(seed);
+    for (const TensorType& type : leaves) {
+      result.emplace_back(type.dtype, type.shape);
+      result.back().fill(random);
+    }
+    return result;
+  }
+};
+
+using Build = void (*)(LoopBody& b);
+
+void rms_norm_gain(LoopBody& b) { b.output(rms_norm(b.full(), 1e-6, b.per_column())); }
+void rms_norm_backward(LoopBody& b) {
+  const Value x = b.full(), dy = b.full(), gain = b.per_column();
+  const Value r = rsqrt(mean(x * x, {-1}) + 1e-6);
+  const Value xhat = x * r, dh = dy * gain;
+  b.output((dh - xhat * mean(dh * xhat, {-1})) * r);
+  b.output(r);
+  if (b.space.rank() > 1) b.output(reduce_sum(dy * xhat, b.lead_axes()));
+}
+void layer_norm(LoopBody& b) {
+  const Value x = b.full();
+  const Value centred = x - mean(x, {-1});
+  b.output(centred * rsqrt(mean(centred * centred, {-1}) + 1e-5));
+}
+void softmax_body(LoopBody& b) { b.output(softmax(b.full())); }
+void logsumexp_body(LoopBody& b) {
+  const Value x = b.full();
+  const Value largest = reduce_max(x, {-1});
+  b.output(log(reduce_sum(exp(x - largest), {-1})) + largest);
+}
+void swiglu(LoopBody& b) { b.output(silu(b.full()) * b.full()); }
+void gelu_body(LoopBody& b) { b.output(gelu(b.full())); }
+void ngpt_update(LoopBody& b) {
+  const Value h = b.full(), a = b.full();
+  b.output(l2_normalize(lerp(h, l2_normalize(a), b.per_column())));
+}
+void rotate(LoopBody& b) {
+  const Value x = b.full();
+  b.output(x * b.full() + roll(x, b.space.back() / 2) * b.per_column());
+}
+void column_sums(LoopBody& b) {
+  const Value x = b.full(), y = b.full();
+  const Shape axes = b.space.rank() > 1 ? b.lead_axes() : Shape{};
+  if (axes.empty()) return b.output(x + y);
+  b.output(reduce_sum(x, axes));
+  b.output(reduce_sum(x * y, axes));
+  b.output(reduce_max(y, {0}));
+  b.output(reduce_sum(reduce_sum(x, {-1}) * y, {0}));
+}
+void causal_mask(LoopBody& b) {
+  const Value x = b.full();
+  const int last = b.space.rank() - 1;
+  const Value mask = less_equal(iota(b.graph, b.space, last), iota(b.graph, b.space, std::max(last - 1, 0)));
+  b.output(where(mask, x, constant_like(x, -1)));
+}
+
+const Build kBodies[] = {rms_norm_gain, rms_norm_backward, layer_norm, softmax_body, logsumexp_body, swiglu,
+                         gelu_body,     ngpt_update,       rotate,     column_sums,  causal_mask};
+
+std::vector<reference::Tensor> run_reference(const LoopBody& body, const std::vector<Memory>& inputs) {
+  Graph graph;
+  Node node;
+  node.op = Op::loop;
+  reference::Bindings bindings;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const std::string name = "x" + std::to_string(i);
+    node.inputs.push_back(input(graph, name, body.leaves[i].dtype, body.leaves[i].shape).id);
+    reference::Tensor tensor{body.leaves[i].shape, {}};
+    for (int64_t e = 0; e < tensor.shape.elements(); ++e) tensor.data.push_back(inputs[i].get(e));
+    bindings[name] = tensor;
+  }
+  for (const Graph::Output& output : body.graph.outputs())
+    node.outputs.push_back(body.graph.type(output.value));
+  // The graph outlives the node: no ownership.
+  node.attributes.set("body", nf::Body(nf::Body(), &body.graph));
+  node.attributes.set("space", body.space);
+  verify_loop(graph, node);
+  const int32_t index = graph.add_node(node).node;
+  for (size_t o = 0; o < body.graph.outputs().size(); ++o)
+    graph.output("y" + std::to_string(o), graph.value({index, static_cast<int32_t>(o)}));
+  reference::Bindings state;
+  return reference::evaluate(graph, bindings, state);
+}
+
+// Makes chosen outputs share the memory of chosen inputs, and compares with outputs of their own.
+void check_shared(const LoopBody& body, const std::vector<std::pair<size_t, size_t>>& output_on_input) {
+  CAPTURE(to_string(body.space));
+  const std::vector<Memory> expected = run(body.graph, body.space, body.inputs(5));
+  for (const int threads : {1, 2}) {
+    const std::vector<Memory> inputs = body.inputs(5);
+    std::vector<Memory> outputs = make_outputs(body.graph);
+    std::vector<TensorView> output_views = views(outputs);
+    for (const auto& [output, input] : output_on_input) output_views[output] = inputs[input].view();
+    run(body.graph, body.space, views(inputs), output_views, threads);
+    std::vector<const Memory*> got;
+    for (const Memory& output : outputs) got.push_back(&output);
+    for (const auto& [output, input] : output_on_input) got[output] = &inputs[input];
+    for (size_t o = 0; o < got.size(); ++o) CHECK(got[o]->same(expected[o]));
+  }
+}
+
+const std::vector<Shape>& shared_spaces() {
+  static const std::vector<Shape> all = {{17, 33},   {300, 64}, {3, 5000}, {1, 70000},
+                                         {2, 70000}, {100000},  {1, 40}};
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("loop: the bodies of models agree with double precision") {
+  for (const Build build : kBodies)
+    for (const Shape& space : {Shape{1}, Shape{257}, Shape{5000}, Shape{6, 1}, Shape{5, 31}, Shape{33, 256},
+                               Shape{2, 5000}, Shape{2, 20000}, Shape{3, 4, 5, 64}, Shape{2, 7, 1, 32}}) {
+      LoopBody body(space);
+      build(body);
+      const std::vector<Memory> inputs = body.inputs(11);
+      const std::vector<Memory> got = run(body.graph, space, inputs, 2);
+      const std::vector<reference::Tensor> expected = run_reference(body, inputs);
+      for (size_t o = 0; o < got.size(); ++o) {
+        reference::Tensor tensor{expected[o].shape, {}};
+        for (int64_t e = 0; e < tensor.shape.elements(); ++e) tensor.data.push_back(got[o].get(e));
+        CAPTURE(to_string(space));
+
+        CAPTURE(o);
+        // Where all terms cancel, only the absolute error says something.
+        CHECK(std::min(test::relative_error(tensor, expected[o]), test::largest_error(tensor, expected[o])) <
+              2e-6);
+      }
+    }
+}
+
+TEST_CASE("loop: outputs may share the memory of inputs") {
+  for (const Shape& space : shared_spaces()) {
+    LoopBody update(space);
+    const Value p = update.full(), g = update.full(), m = update.full();
+    const Value new_m = m * 0.9 + g * 0.1;
+    update.output(p - new_m / (abs(new_m) + 1e-8) * 0.01);
+    update.output(new_m);
+    check_shared(update, {{0, 0}, {1, 2}});
+
+    LoopBody normalize(space);
+    normalize.output(softmax(normalize.full()));
+    check_shared(normalize, {{0, 0}});
+
+    LoopBody residual(space);
+    const Value x = residual.full();
+    residual.output(x + rms_norm(x, 1e-6));
+    residual.output(rms_norm(x, 1e-6) * residual.full());
+    check_shared(residual, {{0, 0}, {1, 1}});
+
+    LoopBody narrow(space);
+    narrow.output(cast(rms_norm(narrow.full(DType::bf16), 1e-6), DType::bf16));
+    check_shared(narrow, {{0, 0}});
+
+    LoopBody exchange(space);
+    const Value a = exchange.full(), b = exchange.full();
+    exchange.output(b);
+    exchange.output(a);
+    exchange.output(a + b);
+    check_shared(exchange, {{0, 0}, {1, 1}});
+
+    LoopBody scaled(space);
+    const Value scale = scaled.per_row(), y = scaled.full();
+    const Value sum = reduce_sum(y * scale, {-1});
+    scaled.output(sum + scale);
+    scaled.output(y * scale - sum);
+    check_shared(scaled, {{0, 0}, {1, 1}});
+
+    LoopBody decay(space);
+    const Value factor = decay.per_row();
+    decay.output(decay.full() * factor);
+    decay.output(factor * 0.5);
+    check_shared(decay, {{1, 0}});
+  }
+}
+
+TEST_CASE("loop: views with strides of their own are written nowhere else") {
+  for (const Layout layout : {Layout::sliced, Layout::transposed, Layout::reversed}) {
+    LoopBody body({4, 6, 40});
+    rms_norm_gain(body);
+    const std::vector<Memory> inputs = body.inputs(3);
+    const std::vector<Memory> dense = run(body.graph, body.space, inputs);
+    const std::vector<Memory> strided = run(body.graph, body.space, inputs, 1, layout);
+    CHECK(strided[0].same(dense[0]));
+    const auto untouched = std::count(strided[0].bytes().begin(), strided[0].bytes().end(), std::byte{0x5a});
+    const auto gaps = static_cast<int64_t>(strided[0].bytes().size()) - body.space.elements() * 4;
+    CHECK(untouched >= gaps);
+    CHECK(untouched < gaps + body.space.elements() / 8);
+  }
+}
+
+TEST_CASE("loop: one kernel runs many times and sees the new contents") {
+  LoopBody body({50, 300});
+  softmax_body(body);
+  std::vector<Memory> inputs = body.inputs(1);
+  const std::vector<Memory> outputs = make_outputs(body.graph);
+  const cpu::LoopKernel kernel(body.graph, body.space, views(inputs), views(outputs));
+  std::vector<std::byte> workspace(cpu::LoopKernel::workspace(body.graph, body.space, 2));
+  for (uint64_t seed = 1; seed < 4; ++seed) {
+    Random random(seed);
+    inputs[0].fill(random);
+    kernel.run(workspace.data(), 2);
+    CHECK(outputs[0].same(run(body.graph, body.space, inputs)[0]));
+  }
+}
+
+TEST_CASE("loop: the listing names the instructions") {
+  LoopBody body({4, 100000});
+  softmax_body(body);
+  const std::vector<Memory> inputs = body.inputs(1), outputs = make_outputs(body.graph);
+  const std::string text = cpu::LoopKernel(body.graph, body.space, views(inputs), views(outputs)).describe();
+  CHECK(text.find("exp_f") != std::string::npos);
+  CHECK(text.find("per piece of a row") != std::string::npos);
+}
+
+TEST_CASE("loop: what does not fit is refused") {
+  LoopBody body({4, 8});
+  swiglu(body);
+  const std::vector<Memory> inputs = body.inputs(1), outputs = make_outputs(body.graph);
+  std::vector<TensorView> bad = views(inputs);
+  bad[1].dtype = DType::i32;
+  CHECK_THROWS_AS(cpu::LoopKernel(body.graph, body.space, bad, views(outputs)), Error);
+  bad = views(outputs);
+  bad[0].shape = {4, 9};
+  CHECK_THROWS_AS(cpu::LoopKernel(body.graph, body.space, views(inputs), bad), Error);
+  CHECK_THROWS_AS(cpu::LoopKernel(body.graph, body.space, views(inputs), {}), Error);
+
+  LoopBody wide({4, 8});
+  wide.output(wide.full(DType::f64) * 2.0);
+  const Memory eight(DType::f64, {4, 8});
+  CHECK_THROWS_AS(
+      cpu::LoopKernel(wide.graph, wide.space, std::vector{eight.view()}, std::vector{eight.view()}), Error);
 }
