@@ -1,0 +1,393 @@
+// The command line of nf-train and nf-estimate: flags become keys, keys are merged over the config, parsers
+// check them.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <deque>
+#include <nlohmann/json.hpp>
+
+#include "nf/error.h"
+#include "nf/file.h"
+#include "nf/json.h"
+#include "tools/settings_flags.h"
+
+namespace nf {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr int64_t kMaxConfig = int64_t{1} << 24;
+constexpr std::string_view kSource = "command line";
+
+// Keys of a config that only exist as other spellings; their flags too.
+constexpr auto kModelSpellings =
+    std::to_array<std::string_view>({"attn_bias", "hidden_dim", "q_compressed", "kv_compressed",
+                                     "rope_head_dim", "logits_scaling", "attention_multiplier"});
+
+// Training keys whose value is text even when it looks like a number.
+constexpr auto kTextKeys =
+    std::to_array<std::string_view>({"data", "text_field", "out", "run_name", "init_from"});
+
+// Training keys whose right values depend on the optimizer.
+constexpr auto kOptimizerKeys = std::to_array<std::string_view>(
+    {"lr", "weight_decay", "beta1", "beta2", "eps", "momentum", "nesterov", "muon_scaling"});
+
+// Pairs of which only one rules: the command line's takes the place of the config's.
+constexpr std::pair<std::string_view, std::string_view> kAlternatives[] = {{"steps", "epochs"},
+                                                                           {"warmup_steps", "warmup_ratio"}};
+
+template <typename Range>
+bool is_in(std::string_view word, const Range& words) {
+  return std::find(std::begin(words), std::end(words), word) != std::end(words);
+}
+
+std::string dashed(std::string_view name) {
+  std::string out(name);
+  std::replace(out.begin(), out.end(), '_', '-');
+  return out;
+}
+
+std::string underscored(std::string_view name) {
+  std::string out(name);
+  std::replace(out.begin(), out.end(), '-', '_');
+  return out;
+}
+
+// One flag as it was given; the values of all its occurrences.
+struct Given {
+  const Flag* flag;
+  std::vector<std::string> values;
+};
+
+// What a value's text means: a whole number, a number, a truth value, nothing, JSON, or else the text itself.
+json value_of(const std::string& text) {
+  const char *begin = text.data(), *end = begin + text.size();
+  int64_t whole = 0;
+  if (const auto [at, error] = std::from_chars(begin, end, whole); at == end && error == std::errc())
+    return whole;
+  double number = 0;
+  if (const auto [at, error] = std::from_chars(begin, end, number);
+      at == end && error == std::errc() && std::isfinite(number))
+    return number;
+  if (text == "true" || text == "True") return true;
+  if (text == "false" || text == "False") return false;
+  if (text == "null" || text == "None" || text == "none") return nullptr;
+  if (text.starts_with('{') || text.starts_with('[')) {
+    check_json(text, kSource);
+    return json::parse(text);
+  }
+  return text;
+}
+
+// --- splitting the line
+// ---------------------------------------------------------------------------------------------
+
+// Flags for the keys of the model, made once from the table of keys.
+std::deque<Flag> model_flags(std::deque<std::string>& names) {
+  std::deque<Flag> flags;
+  const auto add = [&](std::string_view key) {
+    if (key == "gradient_checkpointing") return;  // has its own row
+    flags.push_back({names.emplace_back(dashed(key)), "", FlagKind::optional, "", ""});
+  };
+  for (const std::string_view key : model_keys()) add(key);
+  for (const std::string_view key : kModelSpellings) add(key);
+  return flags;
+}
+
+// "--batch_size=8" -> "--batch-size=8"; words of blanks, as left by "\ # comment" in a pasted command, go.
+std::vector<std::string> normalised(int argc, const char* const* argv) {
+  std::vector<std::string> words;
+  for (int i = 1; i < argc; ++i) {
+    std::string word = argv[i];
+    if (word.find_first_not_of(" \t\r\n") == std::string::npos) continue;
+    if (word.starts_with("--")) {
+      const size_t equals = std::min(word.find('='), word.size());
+      std::replace(word.begin(), word.begin() + static_cast<std::ptrdiff_t>(equals), '_', '-');
+    }
+    words.push_back(std::move(word));
+  }
+  return words;
+}
+
+[[noreturn]] void fail_extra(std::string_view program, const std::string& word,
+                             const std::deque<Flag>& model) {
+  if (!word.starts_with('-'))
+    fail("{}: unexpected '{}'; texts are given with --data, see --help", program, printable(word));
+  const std::string name =
+      word.substr(word.find_first_not_of('-') == std::string::npos ? 0 : word.find_first_not_of('-'));
+  std::vector<std::string_view> known;
+  for (const FlagGroup& group : flag_groups())
+    for (const Flag& flag : group.flags) known.push_back(flag.name);
+  for (const Flag& flag : model) known.push_back(flag.name);
+  const std::string_view near = nearest(name.substr(0, name.find('=')), known);
+  if (near.empty()) fail("{}: unknown flag '{}'; see --help", program, printable(word));
+  fail("{}: unknown flag '{}'; did you mean '--{}'?", program, printable(word), near);
+}
+
+// All flags of the line, in the order of the tables.
+std::vector<Given> split(int argc, const char* const* argv, std::string_view program,
+                         const std::deque<Flag>& model) {
+  CLI::App app;
+  app.set_help_flag();
+  app.allow_extras();
+  std::vector<std::pair<const Flag*, CLI::Option*>> options;
+  const auto add = [&](const Flag& flag) {
+    const std::string name = fmt::format("{}--{}",
+                                         flag.name == "model"  ? "-m,"
+                                         : flag.name == "help" ? "-h,"
+                                                               : "",
+                                         flag.name);
+    CLI::Option* option = nullptr;
+    if (flag.kind == FlagKind::toggle)
+      option = app.add_flag(name);
+    else
+      option = app.add_option(name, [](const CLI::results_t&) { return true; });
+    if (flag.kind == FlagKind::optional) option->expected(0, 1);
+    if (flag.kind == FlagKind::list)
+      option->expected(1, CLI::detail::expected_max_vector_size)
+          ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+          ->allow_extra_args();
+    else
+      option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+    options.emplace_back(&flag, option);
+  };
+  for (const FlagGroup& group : flag_groups())
+    for (const Flag& flag : group.flags) add(flag);
+  for (const Flag& flag : model) add(flag);
+
+  std::vector<std::string> words = normalised(argc, argv);
+  std::reverse(words.begin(), words.end());  // as CLI11 takes them
+  try {
+    app.parse(words);
+  } catch (const CLI::ParseError& error) {
+    fail("{}: {}; see --help", program, printable(error.what()));
+  }
+  if (const auto extras = app.remaining(); !extras.empty()) fail_extra(program, extras.front(), model);
+
+  std::vector<Given> given;
+  for (const auto& [flag, option] : options) {
+    if (option->count() == 0) continue;
+    std::vector<std::string> values = option->results();
+    if (flag->kind == FlagKind::optional && values.back().empty()) values.back() = "true";
+    given.push_back({flag, std::move(values)});
+  }
+  return given;
+}
+
+// --- meaning
+// --------------------------------------------------------------------------------------------------------
+
+// What the line says, before any config is read.
+struct Request {
+  std::string config;              // --model
+  json model = json::object();     // keys of the model
+  json training = json::object();  // keys of the training section
+  bool resume = false, profile = false, json_lines = false, estimate = false, help = false;
+  std::string resume_from;
+  std::vector<std::string> notes;
+};
+
+void set(Request& request, std::string_view key, const std::vector<std::string>& values) {
+  if (!is_in(key, training_keys())) {
+    request.model[std::string(key)] = value_of(values.back());
+    return;
+  }
+  json value = is_in(key, kTextKeys) ? json(values.back()) : value_of(values.back());
+  if (key == "data") {
+    value = request.training.value("data", json::array());
+    for (const std::string& path : values) value.push_back(path);
+  }
+  const auto [at, added] = request.training.emplace(std::string(key), value);
+  require(added || key == "data" || *at == value, "{}: '{}' is given twice, as {} and {}", kSource, key,
+          at->dump(), value.dump());
+  *at = std::move(value);
+}
+
+// --set: last word over all flags.
+void set_pair(Request& request, const std::string& pair) {
+  const size_t equals = pair.find('=');
+  require(equals != std::string::npos && equals > 0, "{}: --set takes KEY=VALUE, not '{}'", kSource,
+          printable(pair));
+  std::string key = underscored(pair.substr(0, equals));
+  if (key.starts_with("training.")) key = key.substr(std::string_view("training.").size());
+  request.training.erase(key);
+  request.model.erase(key);
+  set(request, key, {pair.substr(equals + 1)});
+}
+
+void add_extra_args(Request& request, const std::string& text) {
+  check_json(text, "command line: --extra-args");
+  const json extra = json::parse(text);
+  require(extra.is_object(), "{}: --extra-args takes a JSON object of model keys", kSource);
+  request.model.update(extra);
+}
+
+// Flags that neither name a training key nor a key of the model. False when `name` is none of them.
+bool apply_own_flag(Request& request, std::string_view name, const std::vector<std::string>& values) {
+  const std::string& value = values.back();
+  const bool off = value == "false" || value == "False";
+  if (name == "model")
+    request.config = value;
+  else if (name == "extra-args")
+    add_extra_args(request, value);
+  else if (name == "profile")
+    request.profile = true;
+  else if (name == "json")
+    request.json_lines = true;
+  else if (name == "estimate")
+    request.estimate = true;
+  else if (name == "help")
+    request.help = true;
+  else if (name == "resume" || name == "resume-from-checkpoint") {
+    request.resume = !off;
+    if (value != "true" && value != "True" && !off) request.resume_from = value;
+  } else if (name == "checkpoint-path") {
+    request.resume = true;
+    request.resume_from = value;
+  } else if (name == "compile")
+    request.notes.emplace_back("--compile: models are always compiled, the flag changes nothing");
+  else if (name == "use-cache")
+    request.notes.emplace_back("--use-cache: training keeps no cache, the flag changes nothing");
+  else if (name == "wandb" && !off)
+    request.notes.emplace_back("--wandb: nothing is sent anywhere; metrics are in the run's folder");
+  else
+    return name == "wandb" || name == "no-wandb" || name == "set";
+  return true;
+}
+
+Request understand(const std::vector<Given>& given) {
+  Request request;
+  for (const auto& [flag, values] : given) {
+    if (apply_own_flag(request, flag->name, values)) continue;
+    set(request, flag->key.empty() ? underscored(flag->name) : std::string(flag->key), values);
+  }
+  for (const auto& [flag, values] : given)
+    if (flag->name == "set")
+      for (const std::string& pair : values) set_pair(request, pair);
+  return request;
+}
+
+// --- configs
+// --------------------------------------------------------------------------------------------------------
+
+// The config that the line builds on: where it is, what it says, and its training section.
+struct Base {
+  std::string source;  // empty: none, the flags say everything
+  std::string text = R"({"attention_type": "gqa"})";
+  json training = json::object();
+};
+
+fs::path config_of_run(const fs::path& folder) {
+  std::error_code ignored;
+  const fs::path config = folder / "config.json";
+  require(fs::is_regular_file(config, ignored), "{}: no config.json in this folder; give the model with -m",
+          folder.string());
+  return config;
+}
+
+Base read_base(const Request& request, std::string_view program) {
+  Base base;
+  fs::path file;
+  if (!request.config.empty())
+    file = find_config(request.config);
+  else if (request.resume)
+    file = config_of_run(request.resume_from);
+  else if (request.training.contains("init_from"))
+    file = config_of_run(request.training["init_from"].get<std::string>());
+  else
+    require(!request.model.empty(),
+            "{}: give a model: -m CONFIG (mha, gqa, diff, ngpt and mla are shipped) or flags such as "
+            "--attention-type",
+            program);
+  if (file.empty()) return base;
+  base.source = file.string();
+  base.text = read_file(file, kMaxConfig);
+  const ParsedConfig parsed = parse_config(base.text, base.source);
+  if (!parsed.training.empty()) {
+    parse_training(parsed.training, parsed.model,
+                   base.source + ": training");  // its own mistakes, by its own name
+    base.training = json::parse(parsed.training);
+  }
+  return base;
+}
+
+// The config's section with the line's keys on top.
+json merge_training(const Base& base, Request& request) {
+  json merged = base.training;
+  for (const auto& [a, b] : kAlternatives) {
+    if (request.training.contains(a)) merged.erase(std::string(b));
+    if (request.training.contains(b)) merged.erase(std::string(a));
+  }
+  const json standard = std::string(name(TrainSettings{}.optimizer));
+  if (request.training.contains("optimizer") &&
+      request.training["optimizer"] != merged.value("optimizer", standard)) {
+    std::vector<std::string_view> dropped;
+    for (const std::string_view key : kOptimizerKeys)
+      if (merged.erase(std::string(key)) > 0 && !request.training.contains(key)) dropped.push_back(key);
+    if (!dropped.empty())
+      request.notes.push_back(
+          fmt::format("another optimizer than the config's: its {} are not used", fmt::join(dropped, ", ")));
+  }
+  merged.update(request.training);
+  return merged;
+}
+
+// Where a run resumes and what its folder is.
+void settle_folders(TrainSettings& settings, const Request& request, const ModelConfig& model) {
+  settings.resume = request.resume;
+  settings.resume_from = request.resume_from;
+  if (settings.out.empty() && settings.resume) {
+    const fs::path from = fs::path(settings.resume_from).lexically_normal();
+    const fs::path folder = from.has_filename() ? from : from.parent_path();
+    const bool checkpoint =
+        folder.filename().string().starts_with("checkpoint-") || folder.filename() == "best";
+    settings.out = checkpoint ? (folder.has_parent_path() ? folder.parent_path() : fs::path(".")).string()
+                              : folder.string();
+  }
+  if (settings.out.empty())
+    settings.out =
+        "runs/" + (settings.run_name.empty() ? std::string(name(model.attention_type)) : settings.run_name);
+  if (settings.run_name.empty()) {
+    const fs::path out = fs::path(settings.out).lexically_normal();
+    settings.run_name = (out.has_filename() ? out : out.parent_path()).filename().string();
+  }
+}
+
+}  // namespace
+
+CommandLine parse_command_line(int argc, const char* const* argv, Program program) {
+  const std::string_view called = program_name(program);
+  std::deque<std::string> names;
+  const std::deque<Flag> model = model_flags(names);
+  Request request = understand(split(argc, argv, called, model));
+  CommandLine line;
+  if (request.help) {
+    line.help = help_text(program);
+    return line;
+  }
+  if (request.resume && request.resume_from.empty()) {
+    const std::string run = request.training.value("run_name", "");
+    request.resume_from = request.training.value("out", run.empty() ? "" : "runs/" + run);
+    require(!request.resume_from.empty(), "{}: --resume needs the run's folder: --resume DIR, or --out DIR",
+            called);
+  }
+  require(!request.resume || !request.training.contains("init_from"),
+          "{}: --resume and --init-from both say which weights to start from; keep one", called);
+
+  const Base base = read_base(request, called);
+  line.config_source = base.source;
+  line.model = parse_config(base.text, request.model.dump(), kSource).model;
+  line.settings = parse_training(merge_training(base, request).dump(), line.model, kSource);
+  settle_folders(line.settings, request, line.model);
+  line.settings.profile = request.profile;
+  line.settings.json = request.json_lines;
+  line.settings.estimate = request.estimate || program == Program::estimate;
+  line.notes = std::move(request.notes);
+  require(line.settings.estimate || !line.settings.data.empty(), "{}: give the text to train on: --data FILE",
+          called);
+  return line;
+}
+
+}  // namespace nf

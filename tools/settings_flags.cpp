@@ -1,0 +1,203 @@
+#include "tools/settings_flags.h"
+
+#include <algorithm>
+#include <array>
+#include <nlohmann/json.hpp>
+
+#include "nf/error.h"
+
+namespace nf {
+namespace {
+
+using enum FlagKind;
+
+constexpr auto kModel = std::to_array<Flag>({
+    {"model", "", value, "CONFIG", "config file, or a shipped one: mha, gqa, diff, ngpt, mla"},
+    {"set", "", list, "KEY=VALUE",
+     "set any key of the model or of the \"training\" section; repeatable, wins over flags"},
+    {"gradient-checkpointing", "", optional, "none|layer|BYTES",
+     "recompute in the backward pass to save memory", "none"},
+    {"extra-args", "", value, "JSON", ""},
+});
+
+constexpr auto kData = std::to_array<Flag>({
+    {"data", "data", list, "PATH", "texts: files or folders; repeatable", "none"},
+    {"dataset", "data", list, "PATH", ""},
+    {"text-field", "text_field", value, "NAME", "field of the records that holds the text"},
+    {"val-fraction", "val_fraction", value, "X", "share of the text kept for validation"},
+    {"tokenizer", "tokenizer", value, "byte|char", "tokens are bytes, or the characters that occur"},
+    {"batch-mode", "batch_mode", value, "pack|pad",
+     "fill rows with documents end to end, or one document per row"},
+    {"batch-size", "batch_size", value, "B", "sequences of a micro-batch"},
+    {"grad-accum", "grad_accum", value, "A", "micro-batches of a step"},
+    {"gradient-accumulation-steps", "grad_accum", value, "A", ""},
+    {"seq-len", "seq_len", value, "N", "tokens of a sequence", "256, or what the model allows"},
+    {"max-seq-length", "seq_len", value, "N", ""},
+    {"steps", "steps", value, "N", "optimizer steps to train", "as many as the epochs give"},
+    {"max-steps", "steps", value, "N", ""},
+    {"epochs", "epochs", value, "N", "passes over the text"},
+    {"num-epochs", "epochs", value, "N", ""},
+    {"num-train-epochs", "epochs", value, "N", ""},
+});
+
+constexpr auto kOptimizer = std::to_array<Flag>({
+    {"optimizer", "optimizer", value, "adamw|sgd|lion|muon", "update rule"},
+    {"optim", "optimizer", value, "NAME", ""},
+    {"lr", "lr", value, "X", "peak learning rate",
+     "adamw 0.001, ngpt 0.002, sgd 0.1, lion 0.0001, muon 0.02"},
+    {"learning-rate", "lr", value, "X", ""},
+    {"weight-decay", "weight_decay", value, "X", "decay of the matrices", "0.1, sgd and ngpt 0"},
+    {"beta1", "beta1", value, "X", "decay of the first moment"},
+    {"beta2", "beta2", value, "X", "decay of the second moment", "0.95, lion 0.99"},
+    {"eps", "eps", value, "X", "added to the root of the second moment"},
+    {"momentum", "momentum", value, "X", "of sgd and muon", "sgd 0.9, muon 0.95"},
+    {"nesterov", "nesterov", optional, "true|false", "Nesterov's momentum in sgd and muon",
+     "sgd false, muon true"},
+    {"muon-scaling", "muon_scaling", value, "original|moonshot",
+     "scale of muon's update; moonshot takes adamw's lr"},
+    {"clip", "clip", value, "X", "largest norm of the gradient, 0 for none"},
+    {"max-grad-norm", "clip", value, "X", ""},
+    {"ema", "ema", value, "DECAY", "also keep an average of the weights, for example 0.999; 0 for none"},
+});
+
+constexpr auto kSchedule = std::to_array<Flag>({
+    {"schedule", "schedule", value, "constant|linear|cosine|wsd",
+     "course of the learning rate after the warm-up"},
+    {"warmup-steps", "warmup_steps", value, "N", "steps of linear warm-up", "by the ratio"},
+    {"warmup-ratio", "warmup_ratio", value, "X", "warm-up as a share of all steps", "0.02, ngpt 0"},
+    {"min-lr-ratio", "min_lr_ratio", value, "X", "where cosine and wsd end, as a share of the peak"},
+    {"decay-fraction", "decay_fraction", value, "X", "share of the steps in which wsd decays"},
+    {"decay-shape", "decay_shape", value, "linear|1-sqrt", "shape of that decay"},
+});
+
+constexpr auto kMachine = std::to_array<Flag>({
+    {"dtype", "dtype", value, "bf16|f32", "operands of the matrix products; weights are f32 always"},
+    {"device", "device", value, "cpu|reference", "reference is slow, in double precision"},
+    {"threads", "threads", value, "N", "threads to use; results do not depend on it", "all cores"},
+    {"seed", "seed", value, "S", "of initial weights, order of the data and dropout"},
+    {"profile", "", toggle, "", "report the time of every kernel at the end"},
+    {"compile", "", optional, "", ""},
+    {"use-cache", "", optional, "", ""},
+});
+
+constexpr auto kRun = std::to_array<Flag>({
+    {"out", "out", value, "DIR", "the run's folder: logs, config and checkpoints",
+     "runs/ and the run's name"},
+    {"output-dir", "out", value, "DIR", ""},
+    {"run-name", "run_name", value, "NAME", "label of the run", "last part of --out, or the attention type"},
+    {"eval-every", "eval_every", value, "N", "steps between validations, 0 for none"},
+    {"eval-steps", "eval_every", value, "N", ""},
+    {"eval-batches", "eval_batches", value, "N", "at most this many batches in a validation"},
+    {"save-every", "save_every", value, "N", "steps between checkpoints, 0 for one at the end"},
+    {"save-steps", "save_every", value, "N", ""},
+    {"keep", "keep", value, "K", "checkpoints to keep, besides the best"},
+    {"resume", "", optional, "DIR", "go on with a run from its newest whole checkpoint, or from a given one",
+     "off"},
+    {"resume-from-checkpoint", "", optional, "DIR", ""},
+    {"checkpoint-path", "", value, "DIR", ""},
+    {"init-from", "init_from", value, "DIR", "start from the weights of another model", "none"},
+    {"json", "", toggle, "", "one JSON object a line on standard output"},
+    {"estimate", "", toggle, "", "say what the run would need, and stop"},
+    {"wandb", "", optional, "", ""},
+    {"no-wandb", "", optional, "", ""},
+    {"help", "", toggle, "", "this text"},
+});
+
+constexpr std::array<FlagGroup, 6> kGroups = {
+    {{"Model", "-m gqa --hidden-size 256 --num-hidden-layers 8 --data book.txt", kModel},
+     {"Data and length", "-m mha --data texts/ --batch-size 16 --seq-len 512 --epochs 2", kData},
+     {"Optimizer", "-m gqa --data book.txt --optimizer muon --lr 0.02 --clip 1", kOptimizer},
+     {"Schedule", "-m gqa --data book.txt --schedule wsd --warmup-steps 50 --decay-fraction 0.2", kSchedule},
+     {"Machine", "-m ngpt --data book.txt --dtype f32 --threads 4 --seed 7", kMachine},
+     {"Run", "--resume runs/book", kRun}}};
+
+constexpr size_t kColumn = 34;  // where the explanations begin
+constexpr size_t kWidth = 110;
+
+// Appends `text` in lines of kWidth, the following ones indented.
+void append_wrapped(std::string& out, size_t column, size_t indent, std::string_view text) {
+  while (!text.empty()) {
+    const size_t space = text.find(' ');
+    const std::string_view word = text.substr(0, space);
+    if (column + word.size() > kWidth) {
+      out += "\n" + std::string(indent, ' ');
+      column = indent;
+    }
+    out += word;
+    column += word.size();
+    if (space == std::string_view::npos) break;
+    out += ' ';
+    ++column;
+    text.remove_prefix(space + 1);
+  }
+  out += '\n';
+}
+
+std::string shown_default(const Flag& flag, const nlohmann::json& defaults) {
+  if (!flag.default_text.empty()) return std::string(flag.default_text);
+  const auto at = defaults.find(flag.key);
+  if (at == defaults.end()) return "";
+  return at->is_string() ? at->get<std::string>() : at->dump();
+}
+
+void append_flag(std::string& out, const Flag& flag, const nlohmann::json& defaults) {
+  if (flag.help.empty()) return;
+  std::string left = fmt::format("  {}--{}", flag.name == "model" ? "-m, " : "", flag.name);
+  if (flag.kind == optional)
+    left += fmt::format(" [{}]", flag.takes);
+  else if (!flag.takes.empty())
+    left += fmt::format(" {}{}", flag.takes, flag.kind == list && flag.name != "set" ? "…" : "");
+  const size_t shown =
+      left.size() - (left.ends_with("…") ? 2 : 0);  // the dots are one character in three bytes
+  out += left;
+  if (shown + 2 > kColumn)
+    out += "\n" + std::string(kColumn, ' ');
+  else
+    out += std::string(kColumn - shown, ' ');
+  const std::string standard = shown_default(flag, defaults);
+  append_wrapped(out, kColumn, kColumn,
+                 standard.empty() ? std::string(flag.help) : fmt::format("{} [{}]", flag.help, standard));
+}
+
+std::string joined_model_keys() {
+  std::string keys;
+  for (const std::string_view key : model_keys()) {
+    if (!keys.empty()) keys += ", ";
+    keys += key;
+  }
+  return keys;
+}
+
+}  // namespace
+
+std::span<const FlagGroup> flag_groups() { return kGroups; }
+
+std::string_view program_name(Program program) {
+  return program == Program::train ? "nf-train" : "nf-estimate";
+}
+
+std::string help_text(Program program) {
+  const auto all = nlohmann::json::parse(merged_config_json(resolve(ModelConfig{}), TrainSettings{}));
+  const nlohmann::json& defaults = all["training"];
+  const std::string_view name = program_name(program);
+  std::string out =
+      program == Program::train
+          ? "nf-train trains a small transformer on text.\n"
+          : "nf-estimate says what a training run would need: parameters, memory, FLOPs, tokens.\n";
+  out += fmt::format("\n  {} -m gqa --data book.txt --out runs/book\n\n", name);
+  append_wrapped(
+      out, 0, 0,
+      "Settings come from the defaults [in brackets], then from the config's \"training\" section (the same "
+      "names with underscores), then from the command line. Flags may be written with _ for -.");
+  for (const FlagGroup& group : kGroups) {
+    out += fmt::format("\n{}\n  Example: {} {}\n", group.title, name, group.example);
+    for (const Flag& flag : group.flags) append_flag(out, flag, defaults);
+    if (group.title == "Model")
+      append_wrapped(
+          out, 0, 2,
+          "  Every key of a config is a flag too, with or without a config: " + joined_model_keys());
+  }
+  return out;
+}
+
+}  // namespace nf
