@@ -85,6 +85,15 @@ struct Bf16Policy {
     const auto both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(values[1].raw, values[0].raw));
     _mm512_store_si512(cells, _mm512_permutexvar_epi16(interleave_order(0, 16), both));
   }
+  static HWY_INLINE void store_both(const Vector* values, Cell* cells, Cell* rows, int64_t row_cells,
+                                    int64_t column) {
+    const auto both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(values[1].raw, values[0].raw));
+    _mm512_store_si512(cells, _mm512_permutexvar_epi16(interleave_order(0, 16), both));
+    auto* to = reinterpret_cast<uint16_t*>(rows) + column;
+    _mm256_store_si256(reinterpret_cast<__m256i*>(to), _mm512_maskz_extracti64x4_epi64(0xff, both, 0));
+    _mm256_store_si256(reinterpret_cast<__m256i*>(to + 2 * row_cells),
+                       _mm512_maskz_extracti64x4_epi64(0xff, both, 1));
+  }
 };
 
 }  // namespace

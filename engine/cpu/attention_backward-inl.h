@@ -135,7 +135,13 @@ class Backward {
     query_ = query;
     queries_ = queries;
     for (int64_t g = 0; g < kBackwardKeys / kGroup; ++g) rows_[g] = {padded, 0};
-    for (int64_t row = 0; row < padded; row += kGroup) group(row);
+    const int64_t next = query + kBackwardQueries;
+    for (int64_t row = 0; row < padded; row += kGroup) {
+      const int64_t count = smaller(kGroup, c.queries - next - row);
+      prefetch_rows(p_.q, batch_, next + row, h, count, c.key_width);
+      prefetch_rows(p_.grad_out, batch_, next + row, h, count, c.value_width);
+      group(row);
+    }
     for (int64_t g = 0; g < round_up(keys_, kGroup) / kGroup; ++g) accumulate_keys(g * kGroup, rows_[g]);
   }
 
@@ -236,8 +242,7 @@ class Backward {
         }
       }
       Policy::store_pair(p, s_.p_pairs + cell_row + c);
-      Policy::store_pair(ds, s_.ds_pairs + cell_row + c);
-      for (int i = 0; i < kPair; ++i) Policy::store_row(ds[i], s_.ds_rows + (r + i) * kRowCells, c);
+      Policy::store_both(ds, s_.ds_pairs + cell_row + c, s_.ds_rows + r * kRowCells, kRowCells, c);
     }
   }
 

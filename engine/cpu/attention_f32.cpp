@@ -33,6 +33,10 @@ struct F32Policy {
     hn::Store(value, Floats(), reinterpret_cast<float*>(row) + column);
   }
   static HWY_INLINE void store_pair(const Vector* values, Cell* cells) { store_row(values[0], cells, 0); }
+  static HWY_INLINE void store_both(const Vector* values, Cell* cells, Cell* rows, int64_t, int64_t column) {
+    store_row(values[0], cells, 0);
+    store_row(values[0], rows, column);
+  }
 };
 
 const Kernels& f32_kernels_of_target() {

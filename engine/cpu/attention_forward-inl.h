@@ -83,15 +83,19 @@ struct Scores {
   }
 };
 
-// Replaces products by scores in columns [begin, end) of one row and returns their maximum.
+// The largest score in columns [begin, end) of one row. Unless plain, scores also replace the products there.
 template <bool kPlain>
-HWY_INLINE float score_row(const Scores& scores, const RowMask& mask, float* HWY_RESTRICT row, int64_t begin,
-                           int64_t end) {
+HWY_INLINE float largest_score(const Scores& scores, const RowMask& mask, float* HWY_RESTRICT row,
+                               int64_t begin, int64_t end) {
   const Floats d;
   Vector maximum = set(-kInfinity);
   for (int64_t c = begin; c < end; c += kLanes) {
-    Vector s = kPlain ? hn::Mul(hn::Load(d, row + c), set(scores.scale)) : scores(hn::Load(d, row + c));
-    if (!kPlain) s = hn::IfThenElse(visible(mask, c), s, set(-kInfinity));
+    const Vector product = hn::Load(d, row + c);
+    if (kPlain) {
+      maximum = hn::Max(maximum, hn::Mul(product, set(scores.scale)));
+      continue;
+    }
+    const Vector s = hn::IfThenElse(visible(mask, c), scores(product), set(-kInfinity));
     hn::Store(s, d, row + c);
     maximum = hn::Max(maximum, s);
   }
@@ -121,9 +125,9 @@ class Forward {
   void run() {
     begin();
     const int64_t low = larger(range_.first, split_ * p_.forward.split_keys);
-    const int64_t high = smaller(range_.last, (split_ + 1) * p_.forward.split_keys);
-    for (int64_t key = low / kForwardKeys * kForwardKeys; key < high; key += kForwardKeys)
-      block(key, smaller(kForwardKeys, high - key));
+    high_ = smaller(range_.last, (split_ + 1) * p_.forward.split_keys);
+    for (int64_t key = low / kForwardKeys * kForwardKeys; key < high_; key += kForwardKeys)
+      block(key, smaller(kForwardKeys, high_ - key));
     if (p_.forward.splits > 1)
       store_partial();
     else
@@ -151,7 +155,8 @@ class Forward {
       range_ = {smaller(range_.first, range.first), larger(range_.last, range.last)};
     }
     if (p_.q_documents != nullptr) documents_ = document_range(s_.q_documents, queries_);
-    for (int64_t r = 0; r < rows_; ++r) s_.maximum[r] = -kInfinity;
+    fill(s_.maximum, round_up(rows_, kGroup), -kInfinity);
+    fill(s_.shift, kGroup, -kInfinity);
     fill(s_.weight, rows_ * kGroup, 0.0F);
     fill(s_.sum, rows_ * p_.value_padded, 0.0F);
   }
@@ -170,7 +175,15 @@ class Forward {
                     kForwardKeys);
     pack_rows<Policy>(p_.v, batch_, key, head_, keys, c.value_width, s_.v_rows, p_.value_padded);
     if (Policy::kPair == 2) Policy::pair_rows(s_.v_rows, p_.value_padded, padded, s_.v_pairs);
-    for (int64_t row = 0; row < rows_; row += kGroup) group(row, smaller(kGroup, rows_ - row), key, keys);
+    // The rows of the next block are fetched a few at a time while this one is worked on.
+    const int64_t next = smaller(key + kForwardKeys, high_), next_end = smaller(next + kForwardKeys, high_);
+    const int64_t step = div_up(kForwardKeys * kGroup, rows_);
+    for (int64_t row = 0, at = next; row < rows_; row += kGroup, at += step) {
+      const int64_t count = larger(0, smaller(step, next_end - at));
+      prefetch_rows(p_.k, batch_, at, head_, count, c.key_width);
+      prefetch_rows(p_.v, batch_, at, head_, count, c.value_width);
+      group(row, smaller(kGroup, rows_ - row), key, keys);
+    }
   }
 
   // Rows [row, row + rows) against the packed block of keys.
@@ -211,37 +224,51 @@ class Forward {
                      rows, round_up(p_.config.value_width, kGroup));
   }
 
+  // Scores of rows [row, row + rows) in columns [first, last) -> weights relative to the new maxima. Three
+  // sweeps over the rows, so that none waits for the reduction of its own maximum.
   template <bool kPlain>
   void softmax(int64_t row, int64_t rows, int64_t key, int64_t first, int64_t last) {
     const Floats d;
-    const bool dropout = p_.config.dropout > 0.0F;
     for (int64_t r = 0; r < rows; ++r) {
-      const int64_t i = (row + r) % queries_;
-      float* scores = s_.scores + r * kForwardKeys;
-      const RowMask mask = {static_cast<int32_t>(s_.first[i] - key), static_cast<int32_t>(s_.last[i] - key),
-                            kPlain || p_.q_documents == nullptr ? 0 : s_.q_documents[i],
-                            p_.q_documents == nullptr ? nullptr : s_.k_documents};
-      const float before = s_.maximum[row + r], now = score_row<kPlain>(scores_, mask, scores, first, last);
-      const float maximum = now > before ? now : before;
-      const float shift = maximum == -kInfinity ? 0.0F : maximum;
-      const uint32_t* words = nullptr;
-      if (!kPlain && dropout)
-        words = row_words(p_, weight_index(row + r, key + first), last - first, s_.random);
-
-      Vector total = hn::Zero(d);
-      Cell* weights = s_.weights + r * kWeightsRow;
-      for (int64_t c = first; c < last; c += kLanes) {
-        Vector e = exp2(hn::Sub(hn::Load(d, scores + c), set(shift)));
-        total = hn::Add(total, e);
-        if (!kPlain && dropout) e = hn::IfThenElseZero(kept(p_, words + (c - first)), e);
-        Policy::store_row(e, weights, c);
-      }
-      const Vector rescale = exp2(set(before - shift));
-      s_.rescale[r] = hn::GetLane(rescale);
-      s_.maximum[row + r] = maximum;
-      float* weight = s_.weight + (row + r) * kGroup;
-      hn::Store(hn::MulAdd(hn::Load(d, weight), rescale, total), d, weight);
+      const RowMask mask = kPlain ? RowMask{} : row_mask((row + r) % queries_, key);
+      s_.shift[r] = largest_score<kPlain>(scores_, mask, s_.scores + r * kForwardKeys, first, last);
     }
+    for (int64_t r = 0; r < kGroup; r += kLanes) {
+      const Vector before = hn::Load(d, s_.maximum + row + r);
+      const Vector maximum = hn::Max(before, hn::Load(d, s_.shift + r));
+      const Vector shift = hn::IfThenElse(hn::Eq(maximum, set(-kInfinity)), hn::Zero(d), maximum);
+      hn::Store(maximum, d, s_.maximum + row + r);
+      hn::Store(shift, d, s_.shift + r);
+      hn::Store(exp2(hn::Sub(before, shift)), d, s_.rescale + r);
+    }
+    for (int64_t r = 0; r < rows; ++r) exponentials<kPlain>(row, r, key, first, last);
+  }
+
+  template <bool kPlain>
+  HWY_INLINE void exponentials(int64_t row, int64_t r, int64_t key, int64_t first, int64_t last) {
+    const Floats d;
+    const bool dropout = !kPlain && p_.config.dropout > 0.0F;
+    const uint32_t* words = nullptr;
+    if (dropout) words = row_words(p_, weight_index(row + r, key + first), last - first, s_.random);
+    const float* scores = s_.scores + r * kForwardKeys;
+    Cell* weights = s_.weights + r * kWeightsRow;
+    const Vector shift = set(s_.shift[r]), scale = set(scores_.scale);
+    Vector total = hn::Zero(d);
+    for (int64_t c = first; c < last; c += kLanes) {
+      const Vector score = hn::Load(d, scores + c);
+      Vector e = exp2(kPlain ? hn::MulSub(score, scale, shift) : hn::Sub(score, shift));
+      total = hn::Add(total, e);
+      if (dropout) e = hn::IfThenElseZero(kept(p_, words + (c - first)), e);
+      Policy::store_row(e, weights, c);
+    }
+    float* weight = s_.weight + (row + r) * kGroup;
+    hn::Store(hn::MulAdd(hn::Load(d, weight), set(s_.rescale[r]), total), d, weight);
+  }
+
+  RowMask row_mask(int64_t i, int64_t key) const {
+    const bool documents = p_.q_documents != nullptr;
+    return {static_cast<int32_t>(s_.first[i] - key), static_cast<int32_t>(s_.last[i] - key),
+            documents ? s_.q_documents[i] : 0, documents ? s_.k_documents : nullptr};
   }
 
   uint64_t weight_index(int64_t row, int64_t key) const {
@@ -292,6 +319,7 @@ class Forward {
   Scores scores_;
   ForwardScratch s_{};
   int64_t split_, head_, batch_, block_, query_, queries_, rows_;
+  int64_t high_ = 0;       // past the last key of the task
   Range range_{};          // keys that any row sees
   Documents documents_{};  // of the queries
   Documents k_range_{};    // of the block of keys

@@ -109,6 +109,7 @@ struct ForwardScratch {
   float* maximum;        // [group * queries]
   float* weight;         // [group * queries][kGroup]: lanes of the sum of exponentials
   float* rescale;        // [kGroup]
+  float* shift;          // [kGroup]
   int32_t* first;        // [queries]: first visible key
   int32_t* last;         // [queries]: past the last visible key
   int32_t* q_documents;  // [queries]
@@ -117,7 +118,7 @@ struct ForwardScratch {
 };
 
 [[gnu::always_inline]] inline ForwardScratch carve_forward(const Problem& p, Carver& carver) {
-  const int64_t rows = p.group * p.forward.queries;
+  const int64_t rows = round_up(p.group * p.forward.queries, kGroup);
   ForwardScratch s{};
   s.q = carver.take<Cell>(rows * p.key_padded);
   s.k_rows = carver.take<Cell>(kForwardKeys * p.key_padded);
@@ -130,6 +131,7 @@ struct ForwardScratch {
   s.maximum = carver.take<float>(rows);
   s.weight = carver.take<float>(rows * kGroup);
   s.rescale = carver.take<float>(kGroup);
+  s.shift = carver.take<float>(kGroup);
   s.first = carver.take<int32_t>(p.forward.queries);
   s.last = carver.take<int32_t>(p.forward.queries);
   s.q_documents = carver.take<int32_t>(p.forward.queries);

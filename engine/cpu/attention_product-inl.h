@@ -4,7 +4,9 @@
 //   kPair                  values in a cell: neighbours along the summed axis
 //   pack_row               a row of f32 or bf16 -> cells, zero padded
 //   pair_rows              rows of cells -> cells that hold two neighbouring rows (kPair 2 only)
-//   store_row, store_pair  f32 lanes of one row, or of two neighbouring rows -> cells
+//   store_row              f32 lanes of one row -> cells
+//   store_pair             f32 lanes of kPair neighbouring rows -> cells that hold kPair rows
+//   store_both             both of these
 //   load, broadcast, multiply_add
 #if defined(NF_CPU_ATTENTION_PRODUCT_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef NF_CPU_ATTENTION_PRODUCT_INL_H_
@@ -31,6 +33,16 @@ void pack_rows(const Operand& src, int64_t batch, int64_t first, int64_t head, i
     Policy::pack_row(from + r * stride, src.bf16, width, dst + r * padded, padded);
   for (int64_t r = rows; r < round_up(rows, kGroup); ++r)
     Policy::pack_row(from, src.bf16, 0, dst + r * padded, padded);
+}
+
+// Asks for rows of an operand that will be packed soon: they are far apart, which the processor does not
+// foresee.
+HWY_INLINE void prefetch_rows(const Operand& src, int64_t batch, int64_t first, int64_t head, int64_t rows,
+                              int64_t width) {
+  const int64_t size = src.bf16 ? 2 : 4;
+  const char* from = src.at(batch, first, head);
+  for (int64_t r = 0; r < rows; ++r, from += src.row * size)
+    for (int64_t byte = 0; byte < width * size; byte += 64) __builtin_prefetch(from + byte);
 }
 
 // dst[c][r] = src[r][c] for r < rows (a multiple of 4) and c < columns (rounded up to 4), cell by cell.
