@@ -3,7 +3,7 @@
 // The floors, from the ground up (kFloors below is the rule, this is the idea): a file includes only from its
 // own floor or below, and folders on the same floor do not know each other. A public header <nf/x.h> stands
 // on the floor of the folder that implements it, engine/*/x.cpp, or, without one, on the highest floor that
-// it includes itself.
+// it includes itself; kHeaderFolders lists the exceptions.
 #include <doctest/doctest.h>
 
 #include <algorithm>
