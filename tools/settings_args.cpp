@@ -115,8 +115,7 @@ std::vector<std::string> normalised(int argc, const char* const* argv) {
                              const std::deque<Flag>& model) {
   if (!word.starts_with('-'))
     fail("{}: unexpected '{}'; texts are given with --data, see --help", program, printable(word));
-  const std::string name =
-      word.substr(word.find_first_not_of('-') == std::string::npos ? 0 : word.find_first_not_of('-'));
+  const std::string name = word.substr(std::min(word.find_first_not_of('-'), word.size()));
   std::vector<std::string_view> known;
   for (const FlagGroup& group : flag_groups())
     for (const Flag& flag : group.flags) known.push_back(flag.name);
@@ -161,6 +160,9 @@ std::vector<Given> split(int argc, const char* const* argv, std::string_view pro
   std::reverse(words.begin(), words.end());  // as CLI11 takes them
   try {
     app.parse(words);
+  } catch (const CLI::ArgumentMismatch& error) {
+    const std::string_view what = error.what();  // "--lr: 1 required …"
+    fail("{}: {} needs a value; see --help", program, printable(what.substr(0, what.find(':'))));
   } catch (const CLI::ParseError& error) {
     fail("{}: {}; see --help", program, printable(error.what()));
   }

@@ -72,7 +72,7 @@ constexpr auto kSchedule = std::to_array<Flag>({
 
 constexpr auto kMachine = std::to_array<Flag>({
     {"dtype", "dtype", value, "bf16|f32", "operands of the matrix products; weights are f32 always"},
-    {"device", "device", value, "cpu|reference", "reference is slow, in double precision"},
+    {"device", "device", value, "cpu|reference", "reference is slow, in double precision", "cpu"},
     {"threads", "threads", value, "N", "threads to use; results do not depend on it", "all cores"},
     {"seed", "seed", value, "S", "of initial weights, order of the data and dropout"},
     {"profile", "", toggle, "", "report the time of every kernel at the end"},
@@ -116,19 +116,19 @@ constexpr size_t kWidth = 110;
 
 // Appends `text` in lines of kWidth, the following ones indented.
 void append_wrapped(std::string& out, size_t column, size_t indent, std::string_view text) {
+  bool first = true;
   while (!text.empty()) {
-    const size_t space = text.find(' ');
-    const std::string_view word = text.substr(0, space);
-    if (column + word.size() > kWidth) {
+    const size_t space = std::min(text.find(' '), text.size());
+    if (!first && column + 1 + space > kWidth) {
       out += "\n" + std::string(indent, ' ');
       column = indent;
+      first = true;
     }
-    out += word;
-    column += word.size();
-    if (space == std::string_view::npos) break;
-    out += ' ';
-    ++column;
-    text.remove_prefix(space + 1);
+    if (!first) out += ' ';
+    out += text.substr(0, space);
+    column += space + (first ? 0 : 1);
+    first = false;
+    text.remove_prefix(std::min(space + 1, text.size()));
   }
   out += '\n';
 }
@@ -142,7 +142,11 @@ std::string shown_default(const Flag& flag, const nlohmann::json& defaults) {
 
 void append_flag(std::string& out, const Flag& flag, const nlohmann::json& defaults) {
   if (flag.help.empty()) return;
-  std::string left = fmt::format("  {}--{}", flag.name == "model" ? "-m, " : "", flag.name);
+  std::string left = fmt::format("  {}--{}",
+                                 flag.name == "model"  ? "-m, "
+                                 : flag.name == "help" ? "-h, "
+                                                       : "",
+                                 flag.name);
   if (flag.kind == optional)
     left += fmt::format(" [{}]", flag.takes);
   else if (!flag.takes.empty())

@@ -312,7 +312,8 @@ TEST_CASE("settings: mistakes are one line that says what is allowed") {
   CHECK(contains(with({"--lr", "fast"}), "'lr' must be a number"));
   CHECK(contains(with({"--lr", "-1"}), "'lr' is -1, it must be above 0"));
   CHECK(contains(with({"--lr", "nan"}), "'lr' must be a number"));
-  CHECK(contains(with({"--lr"}), "--lr"));
+  CHECK(with({"--lr"}) == "nf-train: --lr needs a value; see --help");
+  CHECK(with({"---"}) == "nf-train: unknown flag '---'; see --help");
   CHECK(contains(with({"--optimizer", "adam"}), "one of adamw, sgd, lion, muon"));
   CHECK(contains(with({"--steps", "0"}), "'steps' is 0, it must be at least 1"));
   CHECK(contains(with({"--epochs", "0"}), "'epochs' is 0, it must be above 0"));
@@ -401,8 +402,11 @@ TEST_CASE("settings: help shows every flag, default and group") {
   CHECK_FALSE(contains(help, "--gradient-accumulation-steps"));
   CHECK(contains(*parse({"-h"}, Program::estimate).help, "nf-estimate -m"));
   size_t begin = 0;
-  for (size_t end = help.find('\n'); end != std::string::npos; begin = end + 1, end = help.find('\n', begin))
+  for (size_t end = help.find('\n'); end != std::string::npos;
+       begin = end + 1, end = help.find('\n', begin)) {
     CHECK(end - begin <= 114);
+    CHECK((end == begin || help[end - 1] != ' '));
+  }
 }
 
 TEST_CASE("settings: every training key is known to both tables") {
