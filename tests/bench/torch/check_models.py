@@ -53,7 +53,8 @@ def capped(x, limit, kind):
 
 def sequence_logits(c, p, ids, documents):
     """Logits [T, V] of one sequence, with growing lists of keys and values; also every row of scores, per layer."""
-    frequencies, factor = models.rope_frequencies(c.rope_dim, c.rope_theta, c.rope_scaling, c.max_position_embeddings, len(ids))
+    frequencies, factor = models.rope_frequencies(
+        c.rope_dim, c.rope_theta, c.rope_scaling, c.max_position_embeddings, len(ids))  # fmt: skip
     frequencies = frequencies.numpy()
     heads, group = c.num_attention_heads, c.num_attention_heads // c.num_key_value_heads
     caches = [[] for _ in range(c.num_hidden_layers)]
@@ -75,12 +76,12 @@ def sequence_logits(c, p, ids, documents):
         if c.attention_type == "mla":
             nope, rope, wide = c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim
             if c.q_lora_rank:
-                low = norm_rms(project(layer, "self_attn.q_a_proj", x), weights(layer, "self_attn.q_a_layernorm.weight"), c.rms_norm_eps)
+                low = gain(layer, True, "self_attn.q_a_layernorm", project(layer, "self_attn.q_a_proj", x))
                 q = project(layer, "self_attn.q_b_proj", low)
             else:
                 q = project(layer, "self_attn.q_proj", x)
             both = project(layer, "self_attn.kv_a_proj_with_mqa", x)
-            low = norm_rms(both[: c.kv_lora_rank], weights(layer, "self_attn.kv_a_layernorm.weight"), c.rms_norm_eps)
+            low = gain(layer, True, "self_attn.kv_a_layernorm", both[: c.kv_lora_rank])
             kv, shared = project(layer, "self_attn.kv_b_proj", low), spin(both[c.kv_lora_rank :])
             keys, values = [], []
             for h in range(heads):
@@ -147,7 +148,8 @@ def sequence_logits(c, p, ids, documents):
             a = project(layer, "self_attn.o_proj", attend(layer, gain(layer, c.input_layernorm, "input_layernorm", h), t))
             h = h + c.residual_multiplier * gain(layer, c.post_attention_layernorm, "post_attention_branch_layernorm", a)
             n = gain(layer, c.pre_ffnn_layernorm, "post_attention_layernorm", h)
-            m = project(layer, "mlp.down_proj", act(c.hidden_act, project(layer, "mlp.gate_proj", n)) * project(layer, "mlp.up_proj", n))
+            inner = act(c.hidden_act, project(layer, "mlp.gate_proj", n)) * project(layer, "mlp.up_proj", n)
+            m = project(layer, "mlp.down_proj", inner)
             h = h + c.residual_multiplier * gain(layer, c.post_ffnn_layernorm, "post_feedforward_layernorm", m)
         head = p["model.embed_tokens.weight" if c.tie_word_embeddings else "lm_head.weight"]
         if c.attention_type == "ngpt":

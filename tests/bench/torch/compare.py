@@ -42,8 +42,8 @@ def evaluate(program, folder, dtype, device, scratch):
     for old in (logits, grads):
         if os.path.exists(old):
             os.remove(old)
-    command = [program, "-m", folder, "--ids-file", os.path.join(folder, "ids.json"), "--logits", logits, "--grads", grads,
-               "--dtype", dtype, "--device", device]  # fmt: skip
+    command = [program, "-m", folder, "--ids-file", os.path.join(folder, "ids.json"), "--logits", logits,
+               "--grads", grads, "--dtype", dtype, "--device", device]  # fmt: skip
     for name in ("targets", "documents"):
         path = os.path.join(folder, name + ".json")
         if os.path.exists(path):
@@ -56,7 +56,8 @@ def evaluate(program, folder, dtype, device, scratch):
 
 def compare(program, folder, mode, scratch):
     """(worst row of the table, list of misses) of one case in one mode."""
-    expected, tensors = load(os.path.join(folder, "expected.json")), safetensors_io.read(os.path.join(folder, "expected.safetensors"))
+    expected = load(os.path.join(folder, "expected.json"))
+    tensors = safetensors_io.read(os.path.join(folder, "expected.safetensors"))
     result, logits, grads = evaluate(program, folder, *MODES[mode], scratch)
     loss_limit, limit = 1e-5, 1e-4
     if mode == "bf16":

@@ -126,7 +126,8 @@ def optimizer_trajectories():
                 kind="muon", lr=0.02, momentum=0.95, weight_decay=0.1, scaling=scaling)  # fmt: skip
         if prefix:
             continue
-        for name, lr, betas, eps, wd in (("adamw", 1e-2, (0.9, 0.95), 1e-8, 0.1), ("adamw_no_decay", 1e-3, (0.9, 0.999), 1e-4, 0.0)):
+        for name, lr, betas, eps, wd in (
+            ("adamw", 1e-2, (0.9, 0.95), 1e-8, 0.1), ("adamw_no_decay", 1e-3, (0.9, 0.999), 1e-4, 0.0)):  # fmt: skip
             make = lambda p: torch.optim.AdamW(p, lr=lr, betas=betas, eps=eps, weight_decay=wd)  # noqa: B023, E731
             add(name, with_torch(make, w0, grads), kind="adamw", lr=lr, beta1=betas[0], beta2=betas[1], eps=eps,
                 weight_decay=wd)  # fmt: skip
@@ -134,7 +135,8 @@ def optimizer_trajectories():
         for name, momentum, nesterov, wd in (
             ("sgd", 0.0, False, 0.0), ("sgd_momentum", 0.9, False, 0.0), ("sgd_nesterov", 0.9, True, 0.0),
             ("sgd_coupled_decay", 0.9, True, 0.1)):  # fmt: skip
-            make = lambda p: torch.optim.SGD(p, lr=0.01, momentum=momentum, nesterov=nesterov, weight_decay=wd)  # noqa: B023, E731
+            make = lambda p: torch.optim.SGD(  # noqa: E731
+                p, lr=0.01, momentum=momentum, nesterov=nesterov, weight_decay=wd)  # noqa: B023  # fmt: skip
             add(name, with_torch(make, w0, grads), kind="sgd", lr=0.01, momentum=momentum, nesterov=nesterov,
                 weight_decay=wd)  # fmt: skip
         add("lion", lion(w0, grads, 1e-3, 0.9, 0.99, 0.1), kind="lion", lr=1e-3, beta1=0.9, beta2=0.99, weight_decay=0.1)

@@ -216,7 +216,8 @@ def run_step(args):
         cpu_times.append(time.process_time() - cpu_start)
     median, best, tokens = statistics.median(times), min(times), args.batch * args.length
     describe(args, trainer.model, tokens_per_second=round(tokens / median), best_tokens_per_second=round(tokens / best),
-             milliseconds=round(median * 1e3, 1), cpu_milliseconds=round(statistics.median(cpu_times) * 1e3, 1), loss=round(loss, 4))  # fmt: skip
+             milliseconds=round(median * 1e3, 1),
+             cpu_milliseconds=round(statistics.median(cpu_times) * 1e3, 1), loss=round(loss, 4))  # fmt: skip
 
 
 def run_chars(args):
@@ -285,7 +286,8 @@ def parse():
     parser.add_argument("--vocab", type=int, default=4096)
     chars = dict(variant="mha", hidden=128, layers=4, heads=4, kv_heads=4, inner=352, length=64, batch=12, lr=1e-3,
                  beta2=0.99)  # fmt: skip
-    step = dict(variant="gqa", hidden=256, layers=8, heads=8, kv_heads=2, inner=1024, length=256, batch=8, lr=1e-3, beta2=0.95)
+    step = dict(variant="gqa", hidden=256, layers=8, heads=8, kv_heads=2, inner=1024, length=256, batch=8, lr=1e-3,
+                beta2=0.95)  # fmt: skip
     for name in ("hidden", "layers", "heads", "kv_heads", "inner", "length", "batch", "lr", "beta2"):
         kind = float if name in ("lr", "beta2") else int
         parser.add_argument("--" + name.replace("_", "-"), type=kind, help=f"step: {step[name]}, chars: {chars[name]}")
