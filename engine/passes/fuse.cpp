@@ -211,9 +211,11 @@ class Items {
                                       (operand.item >= 0 ? cost(operand, item) : 0));
         item.level = level;
       } else {
+        // A view needs its source in memory: what an item makes is there only after its level.
         const bool is_kernel = !is_view_op(graph_.node(i).op) && kind(graph_.node(i).op) != OpKind::leaf;
         for (ValueId input : graph_.node(i).inputs)
-          level = std::max(level, level_[static_cast<size_t>(input.node)] + (is_kernel ? 1 : 0));
+          level = std::max(level, level_[static_cast<size_t>(input.node)] +
+                                      (is_kernel || item_of(input.node) >= 0 ? 1 : 0));
       }
       level_[static_cast<size_t>(i)] = level;
     }
