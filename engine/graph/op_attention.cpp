@@ -33,7 +33,8 @@ double visible_pairs(const Shape& q, const Shape& k, const AttentionOptions& opt
   double pairs = 0;
   for (int64_t i = 0; i < q[1]; ++i) {
     const int64_t position = i + k[1] - q[1];
-    const int64_t last = options.causal ? std::min(position, k[1] - 1) : k[1] - 1;
+    const bool bounded = options.causal || options.window > 0;
+    const int64_t last = bounded ? std::min(position, k[1] - 1) : k[1] - 1;
     const int64_t first = options.window > 0 ? std::max<int64_t>(0, position - options.window + 1) : 0;
     pairs += static_cast<double>(std::max<int64_t>(0, last - first + 1));
   }
@@ -83,7 +84,7 @@ Value visibility(const AttentionNode& parsed, std::span<const Value> inputs, con
   const Value length = parsed.length >= 0 ? inputs[static_cast<size_t>(parsed.length)] : number(shape[3]);
   const Value position = iota(graph, shape, 2) + (length - number(shape[2]));
   Value visible = less(key, length);
-  if (options.causal) visible = both(visible, less_equal(key, position));
+  if (options.causal || options.window > 0) visible = both(visible, less_equal(key, position));
   if (options.window > 0) visible = both(visible, less(position - number(options.window), key));
   if (parsed.q_documents >= 0) {
     const Value q_ids = unsqueeze(unsqueeze(inputs[static_cast<size_t>(parsed.q_documents)], 1), 3);

@@ -52,7 +52,8 @@ const std::vector<double> kRng = {3, 4, 5, 6};
 bool visible(const AttentionCase& c, int64_t b, int64_t i, int64_t j) {
   const int64_t length = c.length >= 0 ? c.length : kS;
   const int64_t position = length - kT + i;
-  if (j >= length || (c.options.causal && j > position)) return false;
+  const bool bounded = c.options.causal || c.options.window > 0;
+  if (j >= length || (bounded && j > position)) return false;
   if (c.options.window > 0 && j <= position - c.options.window) return false;
   if (!c.documents) return true;
   const double q_id = kQDocuments.data[at(kQDocuments, {b, i})],
