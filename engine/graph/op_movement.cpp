@@ -270,6 +270,7 @@ Value gather(Value table, Value rows) {
 }
 
 Value scatter_add(Value rows, Value updates, int64_t size) {
+  if (updates.dtype() == DType::bf16 || updates.dtype() == DType::f16) updates = cast(updates, DType::f32);
   const Values inputs{rows, updates};
   return rows.graph->add(Op::scatter_add, inputs, {{"size", size}});
 }
