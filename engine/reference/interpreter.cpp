@@ -164,7 +164,7 @@ std::vector<Tensor> evaluate(const Graph& graph, const Bindings& inputs, Binding
 
 int32_t first_non_finite(const Graph& graph, const Bindings& inputs, Bindings state) {
   int32_t first = -1;
-  evaluate(graph, inputs, state, [&](int32_t node, std::span<const Tensor> outputs) {
+  evaluate(graph, inputs, state, [&](int32_t node, std::span<Tensor> outputs) {
     for (const Tensor& output : outputs)
       if (first < 0 &&
           !std::all_of(output.data.begin(), output.data.end(), [](double x) { return std::isfinite(x); }))

@@ -23,8 +23,9 @@ struct Tensor {
 };
 using Bindings = std::unordered_map<std::string, Tensor>;
 
-// Called after each evaluated node with the node's outputs, in topological order.
-using Observer = std::function<void(int32_t node, std::span<const Tensor> outputs)>;
+// Called after each evaluated node with the node's outputs, in topological order. It may alter them before
+// anything reads them: to study what rounding does.
+using Observer = std::function<void(int32_t node, std::span<Tensor> outputs)>;
 
 // Evaluates the graph's outputs, in their order, and its effects: `state` is read by state name and updated
 // by assign and assign_slice once everything is read. Only nodes that an output or effect needs are
