@@ -17,11 +17,12 @@
 #include <string_view>
 #include <vector>
 
+#include "nf/ops.h"
+
 namespace nf {
 
 enum class AttentionType : uint8_t { mha, gqa, diff, ngpt, mla };
 enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu, relu2 };  // gelu is the exact one, with erf
-enum class CapType : uint8_t { soft, hard };  // c tanh(x / c), or a clamp to [-c, c]
 enum class HeadSimLossType : uint8_t { mse, jsd };
 enum class RopeScalingType : uint8_t { linear, dynamic, yarn, llama3 };
 

@@ -18,7 +18,7 @@ template <>
 inline constexpr std::array<std::string_view, 5> kWords<Activation> = {"silu", "gelu", "gelu_tanh", "relu",
                                                                        "relu2"};
 template <>
-inline constexpr std::array<std::string_view, 2> kWords<CapType> = {"soft", "hard"};
+inline constexpr std::array<std::string_view, 3> kWords<CapType> = {"none", "soft", "hard"};
 template <>
 inline constexpr std::array<std::string_view, 2> kWords<HeadSimLossType> = {"mse", "jsd"};
 template <>

@@ -13,16 +13,10 @@
 #include <vector>
 
 #include "models/config.h"
+#include "nf/optim.h"
 
 namespace nf {
 
-enum class Optimizer : uint8_t { adamw, sgd, lion, muon };
-enum class Schedule : uint8_t { constant, linear, cosine, wsd };
-enum class DecayShape : uint8_t { linear, one_minus_sqrt };
-enum class MuonScaling : uint8_t {
-  original,
-  moonshot
-};                                               // sqrt(max(1, rows/cols)), 0.2 sqrt(max(rows, cols))
 enum class ComputeType : uint8_t { bf16, f32 };  // operands of the matrix products
 enum class DeviceKind : uint8_t { cpu, reference };
 enum class BatchMode : uint8_t { pack, pad };
