@@ -36,6 +36,7 @@ HWY_INLINE __m512i interleave_order(int a, int b) {
 
 struct Bf16Policy {
   static constexpr int kPair = 2;
+  static constexpr bool kBf16Cells = true;
   using Cells = __m512i;
 
   static HWY_INLINE Cells load(const Cell* cells) { return _mm512_load_si512(cells); }
@@ -66,11 +67,12 @@ struct Bf16Policy {
   }
 
   // cells[i][c] = (values 2 i, c and 2 i + 1, c) for rows of bf16 values.
-  static HWY_INLINE void pair_rows(const Cell* src, int64_t padded, int64_t rows, Cell* dst) {
+  static HWY_INLINE void pair_rows(const CellRows& src, int64_t padded, int64_t rows, Cell* dst) {
     const __m512i low = interleave_order(0, 32), high = interleave_order(16, 48);
-    for (int64_t r = 0; r < rows; r += 2, src += 2 * padded, dst += padded) {
+    const Cell* from = src.cells;
+    for (int64_t r = 0; r < rows; r += 2, from += 2 * src.row, dst += padded) {
       for (int64_t c = 0; c < padded; c += 2 * kLanes) {
-        const __m512i a = _mm512_load_si512(src + c / 2), b = _mm512_load_si512(src + padded + c / 2);
+        const __m512i a = _mm512_loadu_si512(from + c / 2), b = _mm512_loadu_si512(from + src.row + c / 2);
         _mm512_store_si512(dst + c, _mm512_permutex2var_epi16(a, low, b));
         if (c + kLanes < padded) _mm512_store_si512(dst + c + kLanes, _mm512_permutex2var_epi16(a, high, b));
       }

@@ -82,17 +82,21 @@ class Backward {
   void pack_keys() {
     const AttentionConfig& c = p_.config;
     const int64_t head = head_ / p_.group, padded = round_up(keys_, kGroup);
-    pack_rows<Policy>(p_.k, batch_, key_, head, keys_, c.key_width, s_.k_rows, p_.key_padded);
-    pack_rows<Policy>(p_.v, batch_, key_, head, keys_, c.value_width, s_.v_rows, p_.value_padded);
-    transpose_cells(s_.k_rows, p_.key_padded, padded, div_up(c.key_width, Policy::kPair), s_.k_columns,
-                    kBackwardKeys);
-    transpose_cells(s_.v_rows, p_.value_padded, padded, div_up(c.value_width, Policy::kPair), s_.v_columns,
-                    kBackwardKeys);
-    if (Policy::kPair == 2) Policy::pair_rows(s_.k_rows, p_.key_padded, padded, s_.k_pairs);
+    k_ = pack_rows<Policy>(p_.k, batch_, key_, head, keys_, c.key_width, s_.k_rows, p_.key_padded);
+    const CellRows v =
+        pack_rows<Policy>(p_.v, batch_, key_, head, keys_, c.value_width, s_.v_rows, p_.value_padded);
+    transpose_cells(k_, padded, div_up(c.key_width, Policy::kPair), s_.k_columns, kBackwardKeys);
+    transpose_cells(v, padded, div_up(c.value_width, Policy::kPair), s_.v_columns, kBackwardKeys);
+    if (Policy::kPair == 2) k_ = pairs(k_, p_.key_padded, padded, s_.k_pairs);
     if (p_.k_documents == nullptr) return;
     const int32_t* documents = p_.k_documents + batch_ * c.keys + key_;
     k_range_ = document_range(documents, keys_);
     for (int64_t j = 0; j < kBackwardKeys; ++j) s_.k_documents[j] = j < keys_ ? documents[j] : -1;
+  }
+
+  static CellRows pairs(const CellRows& rows, int64_t padded, int64_t count, Cell* buffer) {
+    Policy::pair_rows(rows, padded, count, buffer);
+    return {buffer, padded};
   }
 
   void store_keys(int64_t keys) const {
@@ -125,12 +129,11 @@ class Backward {
       if (!document_range(q_documents_, queries).overlaps(k_range_)) return;
     }
     const int64_t padded = round_up(queries, kGroup);
-    pack_rows<Policy>(p_.q, batch_, query, h, queries, c.key_width, s_.q_rows, p_.key_padded);
-    pack_rows<Policy>(p_.grad_out, batch_, query, h, queries, c.value_width, s_.go_rows, p_.value_padded);
-    if (Policy::kPair == 2) {
-      Policy::pair_rows(s_.q_rows, p_.key_padded, padded, s_.q_pairs);
-      Policy::pair_rows(s_.go_rows, p_.value_padded, padded, s_.go_pairs);
-    }
+    q_rows_ = pack_rows<Policy>(p_.q, batch_, query, h, queries, c.key_width, s_.q_rows, p_.key_padded);
+    go_rows_ =
+        pack_rows<Policy>(p_.grad_out, batch_, query, h, queries, c.value_width, s_.go_rows, p_.value_padded);
+    q_ = Policy::kPair == 2 ? pairs(q_rows_, p_.key_padded, padded, s_.q_pairs) : q_rows_;
+    go_ = Policy::kPair == 2 ? pairs(go_rows_, p_.value_padded, padded, s_.go_pairs) : go_rows_;
     h_ = h;
     query_ = query;
     queries_ = queries;
@@ -170,11 +173,11 @@ class Backward {
     for (int64_t g = first / kGroup; g < last / kGroup; ++g)
       rows_[g] = {smaller(rows_[g].first, row), row + kGroup};
 
-    multiply<Policy>({div_up(c.key_width, Policy::kPair), s_.q_rows + row * p_.key_padded, p_.key_padded, 1,
+    multiply<Policy>({div_up(c.key_width, Policy::kPair), q_rows_.cells + row * q_rows_.row, q_rows_.row, 1,
                       s_.k_columns + first, kBackwardKeys, s_.scores + first, kBackwardKeys, false, nullptr},
                      kGroup, last - first);
     multiply<Policy>(
-        {div_up(c.value_width, Policy::kPair), s_.go_rows + row * p_.value_padded, p_.value_padded, 1,
+        {div_up(c.value_width, Policy::kPair), go_rows_.cells + row * go_rows_.row, go_rows_.row, 1,
          s_.v_columns + first, kBackwardKeys, s_.dweights + first, kBackwardKeys, false, nullptr},
         kGroup, last - first);
     for (int64_t r = 0; r < kGroup; r += Policy::kPair) {
@@ -184,11 +187,9 @@ class Backward {
         gradients<false>(row, r, first, last);
     }
     float* dq = dq_ + ((h_ - head_) * c.queries + query_ + row) * dq_row_;
-    const Cell* keys = Policy::kPair == 2 ? s_.k_pairs : s_.k_rows;
-    multiply<Policy>(
-        {(last - first) / Policy::kPair, s_.ds_rows + first / Policy::kPair, kRowCells, 1,
-         keys + first / Policy::kPair * p_.key_padded, p_.key_padded, dq, dq_row_, true, nullptr},
-        rows, round_up(c.key_width, kGroup));
+    multiply<Policy>({(last - first) / Policy::kPair, s_.ds_rows + first / Policy::kPair, kRowCells, 1,
+                      k_.cells + first / Policy::kPair * k_.row, k_.row, dq, dq_row_, true, nullptr},
+                     rows, round_up(c.key_width, kGroup));
   }
 
   // What the rows of one cell need: their mask, log-sum-exp times log2(e), delta, and words for dropout.
@@ -276,16 +277,15 @@ class Backward {
   // dk and dv of keys [column, column + 16) from the rows that were computed for them.
   void accumulate_keys(int64_t column, Range rows) {
     if (rows.first >= rows.last) return;
-    const bool paired = Policy::kPair == 2;
     const int64_t cell = rows.first / Policy::kPair, depth = (rows.last - rows.first) / Policy::kPair;
-    multiply<Policy>({depth, s_.p_pairs + cell * kBackwardKeys + column, 1, kBackwardKeys,
-                      (paired ? s_.go_pairs : s_.go_rows) + cell * p_.value_padded, p_.value_padded,
-                      s_.dv + column * p_.value_padded, p_.value_padded, true, nullptr},
-                     kGroup, round_up(p_.config.value_width, kGroup));
-    multiply<Policy>({depth, s_.ds_pairs + cell * kBackwardKeys + column, 1, kBackwardKeys,
-                      (paired ? s_.q_pairs : s_.q_rows) + cell * p_.key_padded, p_.key_padded,
-                      s_.dk + column * p_.key_padded, p_.key_padded, true, nullptr},
-                     kGroup, round_up(p_.config.key_width, kGroup));
+    multiply<Policy>(
+        {depth, s_.p_pairs + cell * kBackwardKeys + column, 1, kBackwardKeys, go_.cells + cell * go_.row,
+         go_.row, s_.dv + column * p_.value_padded, p_.value_padded, true, nullptr},
+        kGroup, round_up(p_.config.value_width, kGroup));
+    multiply<Policy>(
+        {depth, s_.ds_pairs + cell * kBackwardKeys + column, 1, kBackwardKeys, q_.cells + cell * q_.row,
+         q_.row, s_.dk + column * p_.key_padded, p_.key_padded, true, nullptr},
+        kGroup, round_up(p_.config.key_width, kGroup));
   }
 
   static constexpr int64_t kRowCells = kBackwardKeys / Policy::kPair;
@@ -298,6 +298,8 @@ class Backward {
   int64_t key_ = 0, keys_ = 0, h_ = 0, query_ = 0, queries_ = 0;
   const int32_t* q_documents_ = nullptr;  // of the block of queries
   Documents k_range_{};
+  CellRows q_rows_{}, go_rows_{};         // of the block of queries, as the first factor of a product
+  CellRows q_{}, go_{}, k_{};             // of both blocks, as the second factor of one
   Range rows_[kBackwardKeys / kGroup]{};  // for each group of keys, the rows of the block that were computed
 };
 

@@ -126,7 +126,10 @@ class Forward {
     begin();
     const int64_t low = larger(range_.first, split_ * p_.forward.split_keys);
     high_ = smaller(range_.last, (split_ + 1) * p_.forward.split_keys);
-    for (int64_t key = low / kForwardKeys * kForwardKeys; key < high_; key += kForwardKeys)
+    const int64_t start = low / kForwardKeys * kForwardKeys, count = smaller(kForwardKeys, high_ - start);
+    prefetch_rows(p_.k, batch_, start, head_, count, p_.config.key_width);
+    prefetch_rows(p_.v, batch_, start, head_, count, p_.config.value_width);
+    for (int64_t key = start; key < high_; key += kForwardKeys)
       block(key, smaller(kForwardKeys, high_ - key));
     if (p_.forward.splits > 1)
       store_partial();
@@ -170,11 +173,14 @@ class Forward {
       for (int64_t j = 0; j < kForwardKeys; ++j) s_.k_documents[j] = j < keys ? documents[j] : -1;
     }
     const int64_t padded = round_up(keys, kGroup);
-    pack_rows<Policy>(p_.k, batch_, key, head_, keys, c.key_width, s_.k_rows, p_.key_padded);
-    transpose_cells(s_.k_rows, p_.key_padded, padded, div_up(c.key_width, Policy::kPair), s_.k_columns,
-                    kForwardKeys);
-    pack_rows<Policy>(p_.v, batch_, key, head_, keys, c.value_width, s_.v_rows, p_.value_padded);
-    if (Policy::kPair == 2) Policy::pair_rows(s_.v_rows, p_.value_padded, padded, s_.v_pairs);
+    const CellRows k =
+        pack_rows<Policy>(p_.k, batch_, key, head_, keys, c.key_width, s_.k_rows, p_.key_padded);
+    transpose_cells(k, padded, div_up(c.key_width, Policy::kPair), s_.k_columns, kForwardKeys);
+    values_ = pack_rows<Policy>(p_.v, batch_, key, head_, keys, c.value_width, s_.v_rows, p_.value_padded);
+    if (Policy::kPair == 2) {
+      Policy::pair_rows(values_, p_.value_padded, padded, s_.v_pairs);
+      values_ = {s_.v_pairs, p_.value_padded};
+    }
     // The rows of the next block are fetched a few at a time while this one is worked on.
     const int64_t next = smaller(key + kForwardKeys, high_), next_end = smaller(next + kForwardKeys, high_);
     const int64_t step = div_up(kForwardKeys * kGroup, rows_);
@@ -217,9 +223,8 @@ class Forward {
       softmax<true>(row, rows, key, first, last);
     else
       softmax<false>(row, rows, key, first, last);
-    const Cell* values = Policy::kPair == 2 ? s_.v_pairs : s_.v_rows;
     multiply<Policy>({(last - first) / Policy::kPair, s_.weights + first / Policy::kPair, kWeightsRow, 1,
-                      values + first / Policy::kPair * p_.value_padded, p_.value_padded,
+                      values_.cells + first / Policy::kPair * values_.row, values_.row,
                       s_.sum + row * p_.value_padded, p_.value_padded, true, s_.rescale},
                      rows, round_up(p_.config.value_width, kGroup));
   }
@@ -323,6 +328,7 @@ class Forward {
   Range range_{};          // keys that any row sees
   Documents documents_{};  // of the queries
   Documents k_range_{};    // of the block of keys
+  CellRows values_{};      // of the block of keys, as the second factor of a product
 };
 
 template <typename Policy>

@@ -2,6 +2,7 @@
 //
 // A Policy says how operands sit in 4-byte cells (attention_internal.h) and how they are multiplied:
 //   kPair                  values in a cell: neighbours along the summed axis
+//   kBf16Cells             cells are made of bf16
 //   pack_row               a row of f32 or bf16 -> cells, zero padded
 //   pair_rows              rows of cells -> cells that hold two neighbouring rows (kPair 2 only)
 //   store_row              f32 lanes of one row -> cells
@@ -22,17 +23,27 @@ namespace nf::cpu::attention {
 namespace HWY_NAMESPACE {
 namespace {
 
-// Packs `rows` rows of head `head`, from row `first`, into dst[rows rounded up to a group][padded]; padding
-// is zero.
+// Rows of cells: row r begins at cells + r * row.
+struct CellRows {
+  const Cell* cells;
+  int64_t row;
+};
+
+// Rows [first, first + rows) of head `head` as cells, zero padded to a whole group of rows and of cells.
+// Where they lie in memory as such they are used in place; else they are packed into buffer[rows][padded].
 template <typename Policy>
-void pack_rows(const Operand& src, int64_t batch, int64_t first, int64_t head, int64_t rows, int64_t width,
-               Cell* HWY_RESTRICT dst, int64_t padded) {
+CellRows pack_rows(const Operand& src, int64_t batch, int64_t first, int64_t head, int64_t rows,
+                   int64_t width, Cell* HWY_RESTRICT buffer, int64_t padded) {
   const char* from = src.at(batch, first, head);
   const int64_t stride = src.row * (src.bf16 ? 2 : 4);
+  if (src.bf16 == Policy::kBf16Cells && width % (kGroup * Policy::kPair) == 0 && rows % kGroup == 0 &&
+      stride % 4 == 0 && reinterpret_cast<uintptr_t>(from) % 4 == 0)
+    return {reinterpret_cast<const Cell*>(from), stride / 4};
   for (int64_t r = 0; r < rows; ++r)
-    Policy::pack_row(from + r * stride, src.bf16, width, dst + r * padded, padded);
+    Policy::pack_row(from + r * stride, src.bf16, width, buffer + r * padded, padded);
   for (int64_t r = rows; r < round_up(rows, kGroup); ++r)
-    Policy::pack_row(from, src.bf16, 0, dst + r * padded, padded);
+    Policy::pack_row(from, src.bf16, 0, buffer + r * padded, padded);
+  return {buffer, padded};
 }
 
 // Asks for rows of an operand that will be packed soon: they are far apart, which the processor does not
@@ -46,19 +57,20 @@ HWY_INLINE void prefetch_rows(const Operand& src, int64_t batch, int64_t first, 
 }
 
 // dst[c][r] = src[r][c] for r < rows (a multiple of 4) and c < columns (rounded up to 4), cell by cell.
-HWY_INLINE void transpose_cells(const Cell* HWY_RESTRICT src, int64_t src_row, int64_t rows, int64_t columns,
-                                Cell* HWY_RESTRICT dst, int64_t dst_row) {
+HWY_INLINE void transpose_cells(const CellRows& src, int64_t rows, int64_t columns, Cell* HWY_RESTRICT dst,
+                                int64_t dst_row) {
 #if HWY_TARGET == HWY_SCALAR
   for (int64_t r = 0; r < rows; ++r)
-    for (int64_t c = 0; c < columns; ++c) dst[c * dst_row + r] = src[r * src_row + c];
+    for (int64_t c = 0; c < columns; ++c)
+      __builtin_memcpy(dst + c * dst_row + r, src.cells + r * src.row + c, sizeof(Cell));
 #else
   const hn::FixedTag<uint32_t, 4> d;
   const hn::FixedTag<uint64_t, 2> d64;
   for (int64_t r = 0; r < rows; r += 4) {
     for (int64_t c = 0; c < columns; c += 4) {
-      const Cell* from = src + r * src_row + c;
-      const auto r0 = hn::Load(d, from), r1 = hn::Load(d, from + src_row);
-      const auto r2 = hn::Load(d, from + 2 * src_row), r3 = hn::Load(d, from + 3 * src_row);
+      const Cell* from = src.cells + r * src.row + c;
+      const auto r0 = hn::LoadU(d, from), r1 = hn::LoadU(d, from + src.row);
+      const auto r2 = hn::LoadU(d, from + 2 * src.row), r3 = hn::LoadU(d, from + 3 * src.row);
       const auto a = hn::BitCast(d64, hn::InterleaveLower(d, r0, r1)),
                  b = hn::BitCast(d64, hn::InterleaveLower(d, r2, r3));
       const auto e = hn::BitCast(d64, hn::InterleaveUpper(d, r0, r1)),
