@@ -8,7 +8,11 @@
 #include <vector>
 
 #include "models/config.h"
-#include "nf/nf.h"
+#include "nf/executable.h"
+#include "nf/gradients.h"
+#include "nf/ops.h"
+#include "nf/optim.h"
+#include "nf/state.h"
 
 namespace nf {
 

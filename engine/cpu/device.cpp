@@ -5,6 +5,7 @@
 #include <cstring>
 #include <new>
 
+#include "cpu/gemm.h"
 #include "cpu/isa.h"
 #include "cpu/kernels.h"
 #include "nf/device.h"
@@ -33,6 +34,8 @@ class CpuDevice : public Device {
   }
 
   Buffer allocate(int64_t bytes) const override { return allocate_host_memory(bytes); }
+
+  double peak_flops(DType dtype) const override { return cpu::measure_peak_gflops(dtype, threads_) * 1e9; }
 
   std::vector<Launch> load(const BoundPlan& bound) const override {
     std::vector<Launch> launches;

@@ -20,7 +20,7 @@ struct Recompute {
 };
 
 struct CompileOptions {
-  Recompute recompute;
+  Recompute recompute = {};
   // Passes can be switched off one by one to test and to measure what they bring.
   bool simplify = true;
   bool fuse = true;

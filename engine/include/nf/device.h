@@ -49,6 +49,9 @@ class Device {
   // Whether the device wants the graph as the user wrote it, pass by pass switched off.
   virtual bool unoptimized() const { return false; }
   virtual Buffer allocate(int64_t bytes) const = 0;
+  // FLOP/s of matrix products with operands of that dtype at the device's measured peak; 0: not known. Takes
+  // about 20 ms.
+  virtual double peak_flops(DType) const { return 0; }
   // The kernels of the plan's steps, bound to their addresses: one Launch per step, or one for everything.
   virtual std::vector<Launch> load(const BoundPlan& bound) const = 0;
 };

@@ -128,8 +128,8 @@ struct AttentionOptions {
   uint64_t dropout_stream = 0;
   Value q_documents,
       k_documents;  // i32 [B, T], [B, S]: only keys of the same id are seen; id < 0 sees nothing
-  Value length;     // i32 scalar: valid keys in a cache, the T new ones included
-  Value rng;        // needed with dropout
+  Value length = {};     // i32 scalar: valid keys in a cache, the T new ones included
+  Value rng = {};        // needed with dropout
 };
 // q [B, T, H, d_k], k [B, S, K, d_k], v [B, S, K, d_v] -> [B, T, H, d_v], of q's dtype. Query head h uses
 // key/value head h / (H / K). Query i stands at position i + S - T, or length - T + i with `length`. Rows

@@ -50,4 +50,9 @@ class State {
   std::map<std::string, Tensor> tensors_;
 };
 
+// Fills an f32 tensor with a number, or with normal deviates N(0, std^2) from the Philox stream of (seed,
+// name): the same values whatever else the State holds.
+void fill_constant(State& state, const std::string& name, double value);
+void fill_normal(State& state, const std::string& name, double std, uint64_t seed);
+
 }  // namespace nf

@@ -1,0 +1,44 @@
+// How tensors of a State start.
+#include <cmath>
+#include <numbers>
+
+#include "base/hash.h"
+#include "base/philox.h"
+#include "nf/state.h"
+
+namespace nf {
+namespace {
+
+std::span<float> floats(State& state, const std::string& name) {
+  require(state.type(name).dtype == DType::f32, "state: '{}' is not f32", name);
+  const std::span<std::byte> memory = state.memory(name);
+  return {reinterpret_cast<float*>(memory.data()), memory.size() / sizeof(float)};
+}
+
+}  // namespace
+
+void fill_constant(State& state, const std::string& name, double value) {
+  for (float& element : floats(state, name)) element = static_cast<float>(value);
+}
+
+// Box and Muller: two uniform words make two deviates; a Philox block makes four.
+void fill_normal(State& state, const std::string& name, double std, uint64_t seed) {
+  const std::span<float> values = floats(state, name);
+  const PhiloxKey key{static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)};
+  const uint64_t stream = hash(name);
+  for (size_t i = 0; i < values.size(); i += 4) {
+    const uint64_t block = i / 4;
+    const auto words = philox({static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32),
+                               static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32)},
+                              key);
+    for (size_t pair = 0; pair < 4; pair += 2) {
+      const double u = (static_cast<double>(words[pair]) + 1) * 0x1p-32,
+                   v = static_cast<double>(words[pair + 1]) * 0x1p-32;
+      const double radius = std * std::sqrt(-2 * std::log(u)), angle = 2 * std::numbers::pi * v;
+      if (i + pair < values.size()) values[i + pair] = static_cast<float>(radius * std::cos(angle));
+      if (i + pair + 1 < values.size()) values[i + pair + 1] = static_cast<float>(radius * std::sin(angle));
+    }
+  }
+}
+
+}  // namespace nf

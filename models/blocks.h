@@ -1,0 +1,109 @@
+// What the variants share: the context they build in, linear layers, heads, attention, the MLP.
+#pragma once
+
+#include <string_view>
+
+#include "models/model.h"
+#include "models/rope.h"
+
+namespace nf {
+
+// How a parameter starts.
+struct Init {
+  double std = 0, value = 0;
+  static Init normal(double std) { return {.std = std}; }
+  static Init fill(double value) { return {.value = value}; }
+};
+
+// Everything a block needs while it is built.
+class ModelBuilder {
+ public:
+  ModelBuilder(Graph& graph, const ModelConfig& config, const ModelOptions& options, ModelGraph& model);
+
+  const ModelConfig& config() const { return config_; }
+  const ModelOptions& options() const { return options_; }
+  Graph& graph() { return graph_; }
+
+  // A parameter as f32, registered at its first use.
+  Value vector(const Scope& scope, std::string_view name, const Shape& shape, Init init);
+  Value embedding_table(const Scope& scope, std::string_view name, const Shape& shape, Init init);
+
+  // A matrix [out, in] as an operand of products, in the compute type. nGPT keeps it at unit length along its
+  // `hidden_axis`, the one of the hidden_size.
+  Value matrix(const Scope& scope, std::string_view name, int64_t out, int64_t in, Init init,
+               int hidden_axis);
+  // y = x W^T (+ bias): [.., in] -> [.., out] in the compute type. The parameters are scope.weight and
+  // scope.bias.
+  Value project(const Scope& scope, Value x, int64_t out, bool bias, int hidden_axis = 1);
+  // The same for the projections back to the residual stream, whose start is scaled by 1/sqrt(2 L).
+  Value project_back(const Scope& scope, Value x, bool bias);
+  // rms(x) * scope.weight, f32.
+  Value norm(const Scope& scope, Value x);
+  Value activation(Value x) const;
+  // Dropout of this model while training; streams are numbered in the order of these calls.
+  Value drop(Value x, double probability);
+
+  // cos and sin for q and k of this graph's positions.
+  const Rope& rope(int64_t width);
+
+  // Softmax attention of layer `layer` with this model's mask, window, cap, dropout and scale, unless `scale`
+  // is given. q [B, T, H, d_k], k [B, S, K, d_k], v [B, S, K, d_v]; -> [B, T, H, d_v] in the compute type.
+  Value attend(int64_t layer, Value q, Value k, Value v, double scale = 0);
+  // While generating: stores x [B, T, ...] behind the valid tokens of the cache `name` of this layer and
+  // returns all of it; otherwise x itself.
+  Value cached(int64_t layer, std::string_view name, Value x);
+  Value compute(Value x) const { return cast(x, options_.compute); }
+
+ private:
+  struct Entry {
+    Value wide, narrow;
+    size_t index;
+  };
+  Entry& parameter(const std::string& name, const Shape& shape, Init init, bool layer_matrix);
+  Value wide(Entry& entry);
+  Value narrow(Entry& entry);
+  void add_head_similarity(int64_t layer, Value q, Value k, double scale);
+  Value visible(int64_t layer, const Shape& scores) const;
+
+  Graph& graph_;
+  const ModelConfig& config_;
+  const ModelOptions& options_;
+  ModelGraph& model_;
+  std::unordered_map<std::string, Entry> entries_;
+  std::unordered_map<int64_t, Rope> ropes_;
+  Value documents_, length_, rng_;
+  uint64_t next_stream_ = 1;
+};
+
+// Queries, keys and values as heads, rotated: q [B, T, H, d], k and v [B, T, K, d]; compute type for v, f32
+// for q and k.
+struct Heads {
+  Value q, k, v;
+};
+Heads project_heads(ModelBuilder& b, const Scope& s, Value x);
+Value merge_heads(Value x);  // [B, T, H, d] -> [B, T, H d]
+
+// down(act(gate(x)) * up(x))
+Value gated_mlp(ModelBuilder& b, const Scope& s, Value x);
+
+// The residual block of all variants but nGPT: h + attn(norm(h)), then h + mlp(norm(h)), with optional norms
+// behind.
+using Attention = Value (*)(ModelBuilder& b, const Scope& s, int64_t layer, Value x);
+Value residual_block(ModelBuilder& b, const Scope& s, int64_t layer, Value h, Attention attention);
+
+// The variants.
+Value gqa_attention(ModelBuilder& b, const Scope& s, int64_t layer, Value x);
+Value diff_attention(ModelBuilder& b, const Scope& s, int64_t layer, Value x);
+Value mla_attention(ModelBuilder& b, const Scope& s, int64_t layer, Value x);
+Value ngpt_block(ModelBuilder& b, const Scope& s, int64_t layer, Value h);
+// nGPT's learned scale: stored as s, used as s * (init / stored_init).
+Value ngpt_scale(ModelBuilder& b, const Scope& s, std::string_view name, int64_t size, double init,
+                 double stored_init);
+
+// Mean similarity of a layer's heads (models/head_similarity.cpp): scores [B, H, T, S] before the mask,
+// visible boolean
+// [.., T, S]. `mse`: mean over pairs of heads and visible positions of (S_i - S_j)^2; `jsd`: minus the mean
+// over pairs and rows of the Jensen-Shannon divergence of the softmax rows.
+Value head_similarity(HeadSimLossType type, Value scores, Value visible);
+
+}  // namespace nf
