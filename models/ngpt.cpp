@@ -46,12 +46,11 @@ Value ngpt_mlp(ModelBuilder& b, const Scope& s, Value h) {
 
 Value ngpt_block(ModelBuilder& b, const Scope& s, int64_t layer, Value h) {
   const double p = b.config().residual_dropout;
-  h = l2_normalize(h);
-  const Value a = l2_normalize(b.drop(ngpt_attention(b, s / "self_attn", layer, h), p));
-  h = l2_normalize(lerp(h, a, eigen_rate(b, s, "attn_alpha")));
-  const Value n = l2_normalize(h);
-  const Value m = l2_normalize(b.drop(ngpt_mlp(b, s / "mlp", h), p));
-  return l2_normalize(lerp(n, m, eigen_rate(b, s, "mlp_alpha")));
+  const auto move = [&](Value proposal, std::string_view rate) {
+    return l2_normalize(lerp(l2_normalize(h), l2_normalize(b.drop(proposal, p)), eigen_rate(b, s, rate)));
+  };
+  h = move(ngpt_attention(b, s / "self_attn", layer, h), "attn_alpha");
+  return move(ngpt_mlp(b, s / "mlp", h), "mlp_alpha");
 }
 
 }  // namespace nf

@@ -126,10 +126,10 @@ struct AttentionOptions {
   int64_t window = 0;  // 0: none; else a query at position p sees keys in (p - window, p]
   double dropout = 0;
   uint64_t dropout_stream = 0;
-  Value q_documents,
-      k_documents;  // i32 [B, T], [B, S]: only keys of the same id are seen; id < 0 sees nothing
-  Value length = {};     // i32 scalar: valid keys in a cache, the T new ones included
-  Value rng = {};        // needed with dropout
+  Value q_documents = {},
+        k_documents = {};  // i32 [B, T], [B, S]: only keys of the same id are seen; id < 0 sees nothing
+  Value length = {};       // i32 scalar: valid keys in a cache, the T new ones included
+  Value rng = {};          // needed with dropout
 };
 // q [B, T, H, d_k], k [B, S, K, d_k], v [B, S, K, d_v] -> [B, T, H, d_v], of q's dtype. Query head h uses
 // key/value head h / (H / K). Query i stands at position i + S - T, or length - T + i with `length`. Rows
@@ -142,8 +142,8 @@ struct CrossEntropyOptions {
   CapType cap_type = CapType::none;
   double z_loss = 0;  // adds z_loss * logsumexp^2 to each token's loss
   int64_t vocab_size =
-      0;        // columns from here on are padding, masked to -inf; 0: all rows of the weight count
-  Value scale;  // [V], optional (nGPT's s_z)
+      0;             // columns from here on are padding, masked to -inf; 0: all rows of the weight count
+  Value scale = {};  // [V], optional (nGPT's s_z)
 };
 inline constexpr int64_t kIgnoreIndex = -100;
 // hidden [N, D], weight [V, D], targets i32 [N] -> loss f32 [N] per token: logsumexp(logits) -
