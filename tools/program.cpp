@@ -1,0 +1,49 @@
+#include "tools/program.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <new>
+
+namespace nf {
+namespace {
+
+void print_failure(std::string_view program, std::string_view message) {
+  const std::string prefix = std::string(program) + ": ";
+  if (message.starts_with(prefix)) message.remove_prefix(prefix.size());
+  std::string line = prefix + std::string(message);
+  std::replace(line.begin(), line.end(), '\n', ' ');
+  std::fflush(stdout);
+  std::fprintf(stderr, "%s\n", line.c_str());
+}
+
+}  // namespace
+
+void run_accepted(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const RunFailed&) {
+    throw;
+  } catch (const Error& error) {
+    throw RunFailed(error.what());
+  }
+}
+
+int run_program(std::string_view name, const std::function<int()>& body) {
+  try {
+    const int status = body();
+    if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return status;
+    print_failure(name, "standard output cannot be written");
+  } catch (const RunFailed& error) {
+    print_failure(name, error.what());
+  } catch (const Error& error) {
+    print_failure(name, error.what());
+    return kExitBadInput;
+  } catch (const std::bad_alloc&) {
+    print_failure(name, "not enough memory");
+  } catch (const std::exception& error) {
+    print_failure(name, error.what());
+  }
+  return kExitFailed;
+}
+
+}  // namespace nf
