@@ -74,15 +74,12 @@ class Lowering {
         reads_(count_reads()) {
     for (int32_t i = 0; i < graph.size(); ++i)
       if (live_[static_cast<size_t>(i)] && graph.node(i).op == Op::assign) find_accumulation(graph.node(i));
+    find_loss_twins();
   }
 
   GraphPtr run() {
-    const Graph& from = rewriter_.from();
-    for (int32_t i = 0; i < from.size(); ++i) {
-      if (!live_[static_cast<size_t>(i)]) continue;
-      rewriter_.stand_at(from.node(i));
-      rewriter_.map(i, lowered(i));
-    }
+    for (int32_t i = 0; i < rewriter_.from().size(); ++i)
+      if (live_[static_cast<size_t>(i)]) visit(i);
     return rewriter_.finish();
   }
 
@@ -115,6 +112,49 @@ class Lowering {
       sums_.emplace(assign.inputs[1].node, kernel);
       return;
     }
+  }
+
+  void visit(int32_t index) {
+    if (rewriter_.mapped(index)) return;
+    const Node& node = rewriter_.from().node(index);
+    for (ValueId input : node.inputs) visit(input.node);  // only a node that was brought forward has such
+    if (const auto twin = loss_twins_.find(index); twin != loss_twins_.end()) {
+      visit(twin->second);
+      const Value loss = rewriter_.at({twin->second, 0});
+      rewriter_.map(index, {loss, {}});
+      return;
+    }
+    rewriter_.stand_at(node);
+    rewriter_.map(index, lowered(index));
+  }
+
+  // The backward kernel of a linear_cross_entropy computes the loss on its way. Where the gradient of the
+  // loss does not depend on the loss itself (the usual case: it is a constant), the forward kernel need not
+  // run at all.
+  void find_loss_twins() {
+    const Graph& from = rewriter_.from();
+    for (int32_t b = 0; b < from.size(); ++b) {
+      const Node& backward = from.node(b);
+      if (!live_[static_cast<size_t>(b)] || backward.op != Op::linear_cross_entropy_backward ||
+          !supports_(from, backward))
+        continue;
+      for (int32_t f = 0; f < b; ++f) {
+        const Node& forward = from.node(f);
+        const bool is_twin =
+            live_[static_cast<size_t>(f)] && forward.op == Op::linear_cross_entropy &&
+            forward.attributes == backward.attributes &&
+            std::equal(forward.inputs.begin(), forward.inputs.end(), backward.inputs.begin());
+        if (is_twin && reads_[static_cast<size_t>(f)][1] == 0 && !depends_on(backward.inputs.back(), f))
+          loss_twins_.emplace(f, b);
+      }
+    }
+  }
+
+  bool depends_on(ValueId value, int32_t node) const {
+    if (value.node < node) return false;
+    const std::vector<ValueId>& inputs = rewriter_.from().node(value).inputs;
+    return value.node == node ||
+           std::any_of(inputs.begin(), inputs.end(), [&](ValueId input) { return depends_on(input, node); });
   }
 
   Values lowered(int32_t index) {
@@ -175,6 +215,7 @@ class Lowering {
   std::vector<std::vector<int32_t>> reads_;            // per node, per output
   std::unordered_map<int32_t, ValueId> accumulators_;  // kernel -> state
   std::unordered_map<int32_t, ValueId> sums_;          // add -> the accumulating kernel's output
+  std::unordered_map<int32_t, int32_t> loss_twins_;    // linear_cross_entropy -> its backward node
   std::unordered_map<int32_t, ValueId> lowered_;       // in the new graph
 };
 
