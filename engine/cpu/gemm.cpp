@@ -48,14 +48,16 @@ const GemmKernel& kernel_for(DType a, DType b) {
 // How a product is cut. Nothing here changes a bit of the result, save k_blocks, which depends on k alone.
 struct Cut {
   const GemmKernel* kernel;
-  int64_t k_blocks;       // k is cut into nearly equal blocks of whole steps
-  bool shared;            // b is packed by all threads together, chunk by chunk
-  bool partial;           // c is bf16 and k has several blocks: sums wait in f32
-  int64_t chunk_columns;  // of b; all of them unless shared
-  int64_t chunk_blocks;   // of k
-  int64_t row_blocks;     // of c
-  int64_t column_blocks;  // of a chunk
-  int64_t rows, columns;  // of the largest block
+  int64_t k_blocks;        // k is cut into nearly equal blocks of whole steps
+  bool shared;             // b is packed by all threads together, chunk by chunk
+  bool partial;            // c is bf16 and k has several blocks: sums wait in f32
+  int64_t chunk_columns;   // of b; all of them unless shared
+  int64_t chunk_blocks;    // of k
+  bool whole_a;            // a block's rows of a fit whole: each panel of b is read in one go over all of k
+  int64_t panels_at_once;  // of b that a block packs before it uses them
+  int64_t row_blocks;      // of c
+  int64_t column_blocks;   // of a chunk
+  int64_t rows, columns;   // of the largest block
   int threads;
 
   int64_t steps(int64_t k) const { return ceil_div(k, kernel->k_per_step); }
@@ -76,8 +78,8 @@ struct Layout {
     const auto lines = [](int64_t units) { return round_up(units, 16); };
     const int64_t chunk_steps = std::min(cut.steps(args.k), depth * cut.chunk_blocks);
     shared_b = cut.shared ? lines(chunk_steps * round_up(cut.chunk_columns, lanes) + kPackSlack) : 0;
-    a = lines(cut.rows * depth + kPackSlack);
-    b = cut.shared ? 0 : lines(depth * lanes * cut.kernel->max_vectors + kPackSlack);
+    a = lines(cut.rows * (cut.whole_a ? cut.steps(args.k) : depth) + kPackSlack);
+    b = cut.shared ? 0 : lines(cut.panels_at_once * depth * lanes * cut.kernel->max_vectors + kPackSlack);
     sums = cut.partial ? lines(cut.rows * cut.columns) : 0;
   }
   int64_t thread_units() const { return a + b + sums; }
@@ -129,6 +131,9 @@ Cut cut_of(const GemmArgs& args, int threads) {
   cut.column_blocks = std::min(cut.column_blocks, panels);
   cut.rows = ceil_div(args.m, cut.row_blocks);
   cut.columns = ceil_div(panels, cut.column_blocks) * panel;
+  // Where rows of b are contiguous, several panels at once make runs that are long enough for the memory.
+  cut.panels_at_once = !cut.shared && args.b.col_stride == 1 ? 8 : 1;
+  cut.whole_a = !cut.shared && cut.rows * cut.steps(args.k) <= kRowsPrivate * kMaxSteps;
   return cut;
 }
 
@@ -168,7 +173,7 @@ struct Block {
   int32_t* scratch;
 
   void run() const;
-  void multiply(int64_t k_block, const Panels& row_panels, const int32_t* a, int32_t* own_b,
+  void multiply(int64_t k_block, int64_t first, int64_t last, const int32_t* a, int32_t* own_b,
                 float* sums) const;
   void round_sums(const float* sums) const;
   int64_t first_column() const { return chunk.panels.begin(first_panel); }
@@ -181,33 +186,36 @@ struct Block {
   }
 };
 
-// Adds one block of k to c, or to `sums` where those are kept.
-void Block::multiply(int64_t k_block, const Panels& row_panels, const int32_t* a, int32_t* own_b,
+// Adds one block of k to panels [first, last) of columns of c, or of `sums` where those are kept.
+void Block::multiply(int64_t k_block, int64_t first, int64_t last, const int32_t* a, int32_t* own_b,
                      float* sums) const {
   const GemmArgs& args = chunk.args;
   const GemmKernel& kernel = *chunk.cut.kernel;
+  const Panels &panels = chunk.panels, tiles(rows, 1, kernel.max_rows);
   const int64_t k = chunk.k_begin(k_block), depth = chunk.depth(k_block);
   TileArgs tile;
   tile.steps = chunk.cut.steps(depth);
   tile.c_stride = sums != nullptr ? columns() : args.c_row_stride;
-  tile.store = k_block > 0 || args.accumulate                   ? TileStore::add_f32
-               : args.c_dtype == DType::bf16 && sums == nullptr ? TileStore::set_bf16
-                                                                : TileStore::set_f32;
-  for (int64_t panel = first_panel; panel < last_panel; ++panel) {
-    const int64_t column = chunk.panels.begin(panel);
-    tile.b = own_b;
-    if (shared_b != nullptr)
-      tile.b = shared_b + chunk.shared_offset(k_block) + column * tile.steps;
-    else
-      kernel.pack(chunk.b_source(k, depth), chunk.panels, panel, panel + 1, own_b);
-    tile.columns = chunk.panels.used(panel);
-    for (int64_t i = 0; i < row_panels.count; ++i) {
-      const int64_t begin = row_panels.begin(i);
+  const bool rounded = args.c_dtype == DType::bf16 && sums == nullptr;
+  tile.store = k_block > 0 || args.accumulate ? TileStore::add_f32
+               : rounded                      ? TileStore::set_bf16
+                                              : TileStore::set_f32;
+  const int32_t* b = own_b;
+  if (shared_b != nullptr)
+    b = shared_b + chunk.shared_offset(k_block) + panels.begin(first) * tile.steps;
+  else
+    kernel.pack(chunk.b_source(k, depth), panels, first, last, own_b);
+  for (int64_t panel = first; panel < last; ++panel) {
+    const int64_t column = panels.begin(panel);
+    tile.b = b + (column - panels.begin(first)) * tile.steps;
+    tile.columns = panels.used(panel);
+    for (int64_t i = 0; i < tiles.count; ++i) {
+      const int64_t begin = tiles.begin(i);
       tile.a = a + begin * tile.steps;
       tile.c = sums != nullptr ? static_cast<void*>(sums + begin * columns() + column - first_column())
                                : static_cast<char*>(args.c) + c_index(begin, column) * size_of(args.c_dtype);
-      kernel.tile(static_cast<int>(row_panels.pitch(i)),
-                  static_cast<int>(chunk.panels.pitch(panel) / kernel.lanes), tile);
+      kernel.tile(static_cast<int>(tiles.pitch(i)), static_cast<int>(panels.pitch(panel) / kernel.lanes),
+                  tile);
     }
   }
 }
@@ -225,12 +233,22 @@ void Block::run() const {
   int32_t* a = scratch;
   int32_t* own_b = a + layout.a;
   float* sums = cut.partial ? reinterpret_cast<float*>(own_b + layout.b) : nullptr;
-  const Panels row_panels(rows, 1, cut.kernel->max_rows);
+  const auto pack_a = [&](int64_t block, int32_t* to) {
+    const Panels tiles(rows, 1, cut.kernel->max_rows);
+    cut.kernel->pack(chunk.a_source(row, chunk.k_begin(block), chunk.depth(block)), tiles, 0, tiles.count,
+                     to);
+  };
+  const auto multiply_all = [&](int64_t first_block, int64_t last_block) {
+    for (int64_t panel = first_panel; panel < last_panel; panel += cut.panels_at_once)
+      for (int64_t block = first_block; block < last_block; ++block)
+        multiply(block, panel, std::min(panel + cut.panels_at_once, last_panel),
+                 a + (cut.whole_a ? rows * cut.steps(chunk.k_begin(block)) : 0), own_b, sums);
+  };
   for (int64_t block = chunk.first_block; block < chunk.last_block; ++block) {
-    cut.kernel->pack(chunk.a_source(row, chunk.k_begin(block), chunk.depth(block)), row_panels, 0,
-                     row_panels.count, a);
-    multiply(block, row_panels, a, own_b, sums);
+    pack_a(block, a + (cut.whole_a ? rows * cut.steps(chunk.k_begin(block)) : 0));
+    if (!cut.whole_a) multiply_all(block, block + 1);
   }
+  if (cut.whole_a) multiply_all(chunk.first_block, chunk.last_block);
   if (sums != nullptr) round_sums(sums);
 }
 

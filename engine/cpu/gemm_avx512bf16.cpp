@@ -69,7 +69,11 @@ __m256i load(const uint16_t* from) { return _mm256_loadu_si256(reinterpret_cast<
                                               __mmask32 valid, __m512i (&v)[16]) {
   if (rows >= 16 && valid == ~__mmask32{0}) {
 #pragma GCC unroll 16
-    for (int row = 0; row < 16; ++row) v[row] = _mm512_loadu_si512(from + row * stride);
+    for (int row = 0; row < 16; ++row) {
+      v[row] = _mm512_loadu_si512(from + row * stride);
+      // Sixteen streams are more than the processor follows by itself: eight lines ahead along the row.
+      _mm_prefetch(from + row * stride + 256, _MM_HINT_T0);
+    }
   } else {
 #pragma GCC unroll 16
     for (int row = 0; row < 16; ++row)
@@ -154,16 +158,26 @@ void pack(const PanelSource& s, const Panels& panels, int64_t first, int64_t las
 
 inline __m512bh as_pairs(__m512i bits) { return reinterpret_cast<__m512bh>(bits); }
 
-// The lanes `kept` of a vector of sums to element `at` of c.
+// The lanes `kept` of a vector of sums to element `at` of c. Whole vectors go without a mask: masked stores,
+// above all of 16-bit lanes, take many cycles on some processors.
 [[gnu::always_inline]] inline void store(__m512 sum, __mmask16 kept, const TileArgs& args, int64_t at) {
+  const bool whole = kept == 0xffff;
   if (args.store == TileStore::set_bf16) {
     const auto rounded = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(sum));
-    _mm256_mask_storeu_epi16(static_cast<bf16*>(args.c) + at, kept, rounded);
+    bf16* c = static_cast<bf16*>(args.c) + at;
+    if (whole)
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(c), rounded);
+    else
+      _mm256_mask_storeu_epi16(c, kept, rounded);
     return;
   }
   float* c = static_cast<float*>(args.c) + at;
-  if (args.store == TileStore::add_f32) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(kept, c), sum);
-  _mm512_mask_storeu_ps(c, kept, sum);
+  if (args.store == TileStore::add_f32)
+    sum = _mm512_add_ps(whole ? _mm512_loadu_ps(c) : _mm512_maskz_loadu_ps(kept, c), sum);
+  if (whole)
+    _mm512_storeu_ps(c, sum);
+  else
+    _mm512_mask_storeu_ps(c, kept, sum);
 }
 
 template <int kTileRows, int kTileVectors>

@@ -67,7 +67,7 @@ HWY_INLINE void transpose_block(const T* from, int64_t stride, int64_t rows, int
   const Block d;
   const hn::Repartition<double, Block> pairs;
   const auto zero = hn::Zero(d);
-  const auto r0 = load(d, from);
+  const auto r0 = rows > 0 ? load(d, from) : zero;
   const auto r1 = rows > 1 ? load(d, from + stride) : zero;
   const auto r2 = rows > 2 ? load(d, from + 2 * stride) : zero;
   const auto r3 = rows > 3 ? load(d, from + 3 * stride) : zero;
@@ -81,21 +81,20 @@ HWY_INLINE void transpose_block(const T* from, int64_t stride, int64_t rows, int
   hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, high01, high23)), d, to + 3 * pitch);
 }
 
-// k is contiguous. A remainder of fewer than four rows is written first: its last stores run over into units
-// that are written later, or lie in the slack.
+// k is contiguous. What remains beyond whole groups of four rows, padding included, is written first: its
+// stores run over into units that are written later, or lie in the slack.
 template <typename T>
 void pack_transposed(const T* from, const PanelSource& s, int64_t used, int64_t pitch, float* to) {
-  const int64_t full = used / 4 * 4, rest = used - full;
-  int64_t k = 0;
-  for (; k + 4 <= s.k; k += 4, to += 4 * pitch) {
-    if (rest > 0) transpose_block(from + full * s.width_stride + k, s.width_stride, rest, pitch, to + full);
-    for (int64_t i = 0; i < full; i += 4)
-      transpose_block(from + i * s.width_stride + k, s.width_stride, 4, pitch, to + i);
-    for (int64_t i = round_up(used, 4); i < pitch; ++i)
-      for (int64_t step = 0; step < 4; ++step) to[step * pitch + i] = 0;
-  }
-  for (; k < s.k; ++k, to += pitch)
-    for (int64_t i = 0; i < pitch; ++i) to[i] = i < used ? load_one(from + i * s.width_stride + k) : 0;
+  const int64_t full = used / 4 * 4, whole = s.k / 4 * 4;
+  for (int64_t i = full; i < pitch; i += 4)
+    for (int64_t k = 0; k < whole; k += 4)
+      transpose_block(from + i * s.width_stride + k, s.width_stride, used - i, pitch, to + k * pitch + i);
+  for (int64_t i = 0; i < full; i += 4)
+    for (int64_t k = 0; k < whole; k += 4)
+      transpose_block(from + i * s.width_stride + k, s.width_stride, 4, pitch, to + k * pitch + i);
+  for (int64_t k = whole; k < s.k; ++k)
+    for (int64_t i = 0; i < pitch; ++i)
+      to[k * pitch + i] = i < used ? load_one(from + i * s.width_stride + k) : 0;
 }
 
 #endif
@@ -159,12 +158,24 @@ HWY_INLINE void store_some(hn::Vec<Wide> sum, float* c, int64_t count, bool add)
   for (int64_t i = 0; i < count; ++i) c[i] = add ? c[i] + lanes[i] : lanes[i];
 }
 
+// The same rounded as to_bf16 does.
 HWY_INLINE void store_bf16(hn::Vec<Wide> sum, bf16* c, int64_t count) {
-  const Wide d;
-  HWY_ALIGN float lanes[kLanes];
-  hn::Store(sum, d, lanes);
-  if (count > kLanes) count = kLanes;
-  for (int64_t i = 0; i < count; ++i) c[i] = to_bf16(lanes[i]);
+  const hn::RebindToUnsigned<Wide> d32;
+  const hn::RebindToSigned<Wide> signed32;
+  const hn::Rebind<uint16_t, Wide> d16;
+  const auto bits = hn::BitCast(d32, sum);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(d32, 1));
+  const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(d32, 0x7fff)));
+  const auto is_nan = hn::RebindMask(d32, hn::IsNaN(sum));
+  const auto kept = hn::IfThenElse(is_nan, hn::Or(bits, hn::Set(d32, 0x400000)), rounded);
+  const auto upper = hn::DemoteTo(d16, hn::BitCast(signed32, hn::ShiftRight<16>(kept)));
+  if (count >= kLanes) {
+    hn::StoreU(upper, d16, &c->bits);
+    return;
+  }
+  HWY_ALIGN uint16_t lanes[kLanes];
+  hn::Store(upper, d16, lanes);
+  for (int64_t i = 0; i < count; ++i) c[i].bits = lanes[i];
 }
 
 template <int kTileRows, int kTileVectors>
