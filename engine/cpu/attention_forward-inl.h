@@ -127,8 +127,10 @@ class Forward {
     const int64_t low = larger(range_.first, split_ * p_.forward.split_keys);
     high_ = smaller(range_.last, (split_ + 1) * p_.forward.split_keys);
     const int64_t start = low / kForwardKeys * kForwardKeys, count = smaller(kForwardKeys, high_ - start);
-    prefetch_rows(p_.k, batch_, start, head_, count, p_.config.key_width);
-    prefetch_rows(p_.v, batch_, start, head_, count, p_.config.value_width);
+    if (p_.forward.splits > 1) {  // few rows: memory is the limit from the first block on
+      prefetch_rows(p_.k, batch_, start, head_, count, p_.config.key_width);
+      prefetch_rows(p_.v, batch_, start, head_, count, p_.config.value_width);
+    }
     for (int64_t key = start; key < high_; key += kForwardKeys)
       block(key, smaller(kForwardKeys, high_ - key));
     if (p_.forward.splits > 1)

@@ -200,41 +200,41 @@ struct Paper {
   void row(const Case& t, Run& r, int64_t b, int64_t h, int64_t i) {
     const AttentionConfig& c = t.config;
     const int64_t kv = h / (c.heads / c.kv_heads);
-    std::vector<double> p(static_cast<size_t>(c.keys), 0.0), slope(p);
-    double total = 0.0, maximum = -std::numeric_limits<double>::infinity();
-    for (int64_t j = 0; j < c.keys; ++j) {
-      double s = 0.0;
-      for (int64_t d = 0; d < c.key_width; ++d) s += r.q.at(b, i, h, d) * r.k.at(b, j, kv, d);
-      const auto n = static_cast<size_t>(j);
-      p[n] = cap_score(c, s * static_cast<double>(c.scale), &slope[n]);
-      if (sees(t, r, b, i, j)) maximum = std::max(maximum, p[n]);
+    const double *q = &r.q.at(b, i, h, 0), *go = &r.grad_out.at(b, i, h, 0);
+    double *o = &out.at(b, i, h, 0), *gq = &grad_q.at(b, i, h, 0);
+    std::vector<int64_t> seen;
+    for (int64_t j = 0; j < c.keys; ++j)
+      if (sees(t, r, b, i, j)) seen.push_back(j);
+    std::vector<double> p, slope, dp(seen.size(), 0.0);
+    double total = 0.0, maximum = -std::numeric_limits<double>::infinity(), delta = 0.0;
+    for (int64_t j : seen) {
+      const double* k = &r.k.at(b, j, kv, 0);
+      double s = 0.0, factor = 1.0;
+      for (int64_t d = 0; d < c.key_width; ++d) s += q[d] * k[d];
+      p.push_back(cap_score(c, s * static_cast<double>(c.scale), &factor));
+      slope.push_back(factor);
+      maximum = std::max(maximum, p.back());
     }
-    for (int64_t j = 0; j < c.keys; ++j) {
-      const auto n = static_cast<size_t>(j);
-      p[n] = sees(t, r, b, i, j) ? std::exp(p[n] - maximum) : 0.0;
-      total += p[n];
-    }
+    for (double& x : p) total += x = std::exp(x - maximum);
     lse[static_cast<size_t>((b * c.heads + h) * c.queries + i)] = maximum + std::log(total);
-    if (total == 0.0) return;
-    double delta = 0.0;
-    std::vector<double> dp(p.size());
-    for (int64_t j = 0; j < c.keys; ++j) {
-      const auto n = static_cast<size_t>(j);
+    for (size_t n = 0; n < seen.size(); ++n) {
+      const double *v = &r.v.at(b, seen[n], kv, 0), keep = dropout_factor(c, r.rng, b, h, i, seen[n]);
+      double* gv = &grad_v.at(b, seen[n], kv, 0);
       p[n] /= total;
-      const double keep = dropout_factor(c, r.rng, b, h, i, j);
       for (int64_t d = 0; d < c.value_width; ++d) {
-        out.at(b, i, h, d) += keep * p[n] * r.v.at(b, j, kv, d);
-        grad_v.at(b, j, kv, d) += keep * p[n] * r.grad_out.at(b, i, h, d);
-        dp[n] += keep * r.grad_out.at(b, i, h, d) * r.v.at(b, j, kv, d);
+        o[d] += keep * p[n] * v[d];
+        gv[d] += keep * p[n] * go[d];
+        dp[n] += keep * go[d] * v[d];
       }
       delta += p[n] * dp[n];
     }
-    for (int64_t j = 0; j < c.keys; ++j) {
-      const auto n = static_cast<size_t>(j);
+    for (size_t n = 0; n < seen.size(); ++n) {
       const double ds = p[n] * (dp[n] - delta) * slope[n] * static_cast<double>(c.scale);
+      const double* k = &r.k.at(b, seen[n], kv, 0);
+      double* gk = &grad_k.at(b, seen[n], kv, 0);
       for (int64_t d = 0; d < c.key_width; ++d) {
-        grad_q.at(b, i, h, d) += ds * r.k.at(b, j, kv, d);
-        grad_k.at(b, j, kv, d) += ds * r.q.at(b, i, h, d);
+        gq[d] += ds * k[d];
+        gk[d] += ds * q[d];
       }
     }
   }
