@@ -3,8 +3,6 @@
 namespace nf {
 namespace {
 
-std::string gradient_name(const std::string& parameter) { return "grad/" + parameter; }
-
 // The gradient of a parameter is the sum over the two forms in which the graph reads it.
 Values parameter_gradients(const ModelGraph& model, Value loss) {
   Values read;
@@ -28,7 +26,10 @@ Values parameter_gradients(const ModelGraph& model, Value loss) {
 
 }  // namespace
 
-std::unique_ptr<Graph> micro_step(const ModelConfig& config, const MicroStepOptions& options) {
+std::string gradient_name(const std::string& parameter) { return "grad/" + parameter; }
+
+std::unique_ptr<Graph> micro_step(const ModelConfig& config, const MicroStepOptions& options,
+                                  bool gradients) {
   auto graph = std::make_unique<Graph>();
   const ModelGraph model = build_model(*graph, config, options.model);
   Value loss = sum(model.token_losses);
@@ -38,14 +39,15 @@ std::unique_ptr<Graph> micro_step(const ModelConfig& config, const MicroStepOpti
     const Value tokens = sum(1.0 - ignored);
     loss = loss + model.head_similarity * tokens * options.head_sim_weight;
   }
+  graph->output("loss_sum", loss);
+  if (model.head_similarity) graph->output("head_similarity", model.head_similarity);
+  if (!gradients) return graph;
   const Values grads = parameter_gradients(model, loss);
   for (size_t i = 0; i < grads.size(); ++i) {
     const Parameter& p = model.parameters[i];
     const Value total = state(*graph, gradient_name(p.name), DType::f32, p.shape);
     assign(total, options.accumulate ? total + grads[i] : grads[i]);
   }
-  graph->output("loss_sum", loss);
-  if (model.head_similarity) graph->output("head_similarity", model.head_similarity);
   return graph;
 }
 

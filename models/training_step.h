@@ -18,7 +18,12 @@ struct MicroStepOptions {
 // Forward and backward; gradients of the SUM of token losses go to grad/NAME. Outputs: "loss_sum", the sum of
 // token losses (z-loss and weighted head similarity times tokens included), and "head_similarity" if it is
 // computed.
-std::unique_ptr<Graph> micro_step(const ModelConfig& config, const MicroStepOptions& options);
+// With `gradients` false only the forward pass: the training loss without its gradients.
+std::unique_ptr<Graph> micro_step(const ModelConfig& config, const MicroStepOptions& options,
+                                  bool gradients = true);
+
+// "grad/NAME": the state that holds a parameter's gradient.
+std::string gradient_name(const std::string& parameter);
 
 // Clips, updates and normalises the weights, and refreshes the bf16 copies. Inputs: f32 scalars
 // "learning_rate", "step" (1-based), "gradient_scale" (1 / target tokens of the step). Output

@@ -1,0 +1,98 @@
+#include "tools/load_model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <span>
+
+#include "models/training_step.h"
+#include "nf/safetensors.h"
+#include "tools/trainer/checkpoint.h"
+
+namespace nf {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string read_text(const fs::path& file) {
+  std::ifstream stream(file, std::ios::binary);
+  require(stream.good(), "{}: cannot be read", file.string());
+  return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+bool has_weights(const fs::path& folder) {
+  return fs::exists(folder / "model.safetensors") || fs::exists(folder / "model.safetensors.index.json");
+}
+
+template <typename T>
+T element(std::span<const std::byte> bytes, size_t index) {
+  T value;
+  std::memcpy(&value, bytes.data() + index * sizeof(T), sizeof(T));
+  return value;
+}
+
+float as_float(const NamedTensor& tensor, size_t index) {
+  switch (tensor.dtype) {
+    case DType::f32: return element<float>(tensor.bytes, index);
+    case DType::bf16: return to_float(element<bf16>(tensor.bytes, index));
+    case DType::f16: return to_float(element<f16>(tensor.bytes, index));
+    default: return static_cast<float>(element<double>(tensor.bytes, index));
+  }
+}
+
+}  // namespace
+
+fs::path find_model_folder(const fs::path& path) {
+  require(fs::is_directory(path), "{}: no such folder; -m takes a checkpoint or a run of nf-train",
+          path.string());
+  if (has_weights(path)) return path;
+  if (has_weights(path / "best")) return path / "best";
+  const FoundCheckpoint found = latest_valid(path);
+  require(found.folder.has_value(), "{}: neither model.safetensors nor a checkpoint is in this folder",
+          path.string());
+  return *found.folder;
+}
+
+void load_weights(State& state, const std::vector<Parameter>& parameters, const fs::path& path) {
+  const SafetensorsFile file = SafetensorsFile::open(path);
+  for (const Parameter& p : parameters) {
+    const NamedTensor& tensor = file.at(p.name);
+    require(tensor.shape == p.shape && is_float(tensor.dtype),
+            "{}: tensor '{}' is {}{}, the config needs f32{}", path.string(), p.name, name(tensor.dtype),
+            to_string(tensor.shape), to_string(p.shape));
+    state.ensure(p.name, {DType::f32, p.shape});
+    const std::span<std::byte> memory = state.memory(p.name);
+    const std::span<float> values(reinterpret_cast<float*>(memory.data()), memory.size() / sizeof(float));
+    for (size_t i = 0; i < values.size(); ++i) {
+      values[i] = as_float(tensor, i);
+      require(std::isfinite(values[i]), "{}: tensor '{}' holds a value that is not finite at element {}",
+              path.string(), p.name, i);
+    }
+  }
+  const auto known = [&](const NamedTensor& tensor) {
+    return std::any_of(parameters.begin(), parameters.end(),
+                       [&](const Parameter& p) { return p.name == tensor.name; });
+  };
+  for (const NamedTensor& tensor : file.tensors())
+    require(known(tensor), "{}: tensor '{}' has no place in the model of config.json", path.string(),
+            tensor.name);
+}
+
+LoadedModel load_model(const fs::path& path, std::shared_ptr<const Device> device) {
+  LoadedModel model;
+  model.folder = find_model_folder(path);
+  const fs::path config = model.folder / "config.json";
+  model.config = parse_model_config(read_text(config), config.string());
+  require(model.config.vocab_size > 0, "{}: vocab_size is missing", config.string());
+  model.parameters = model_parameters(model.config);
+  model.state = std::make_shared<State>(std::move(device));
+  load_weights(
+      *model.state, model.parameters,
+      fs::exists(model.folder / "model.safetensors") ? model.folder / "model.safetensors" : model.folder);
+  copy_narrow(*model.state, model.parameters);
+  return model;
+}
+
+}  // namespace nf
