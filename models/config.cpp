@@ -141,6 +141,9 @@ void check_rope_scaling(const ModelConfig& c, std::string_view source) {
 }
 
 void check_combinations(const ModelConfig& c, std::string_view source) {
+  require(c.attention_cap_type != CapType::none && c.logit_cap_type != CapType::none,
+          "{}: 'attention_cap_type' and 'logit_cap_type' must be soft or hard; leave the cap out for none",
+          source);
   require(!c.sliding_window_pattern || c.sliding_window,
           "{}: 'sliding_window_pattern' says which layers are full; it needs 'sliding_window'", source);
   if (c.attention_type != AttentionType::ngpt) return;

@@ -65,7 +65,7 @@ constexpr auto kSchedule = std::to_array<Flag>({
      "course of the learning rate after the warm-up"},
     {"warmup-steps", "warmup_steps", value, "N", "steps of linear warm-up", "by the ratio"},
     {"warmup-ratio", "warmup_ratio", value, "X", "warm-up as a share of all steps", "0.02, ngpt 0"},
-    {"min-lr-ratio", "min_lr_ratio", value, "X", "where cosine and wsd end, as a share of the peak"},
+    {"min-lr-ratio", "min_lr_ratio", value, "X", "where cosine ends, as a share of the peak"},
     {"decay-fraction", "decay_fraction", value, "X", "share of the steps in which wsd decays"},
     {"decay-shape", "decay_shape", value, "linear|1-sqrt", "shape of that decay"},
 });

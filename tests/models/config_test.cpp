@@ -133,6 +133,7 @@ TEST_CASE("config: impossible values say the rule") {
   CHECK(contains(with("gqa", R"("attention_dropout": 1)"), "below 1"));
   CHECK(contains(with("gqa", R"("logit_cap": -3)"), "'logit_cap' is -3"));
   CHECK(contains(with("gqa", R"("rms_norm_eps": 0)"), "'rms_norm_eps'"));
+  CHECK(contains(with("gqa", R"("logit_cap_type": "none")"), "must be soft or hard"));
   CHECK(contains(with("gqa", R"("kv_lora_rank": 8)"), "belong to mla"));
   CHECK(contains(with("mla", R"("qk_rope_head_dim": 3)"), "even"));
   CHECK(contains(with("ngpt", R"("attention_bias": true)"), "no biases"));
