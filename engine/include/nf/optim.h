@@ -15,7 +15,7 @@ namespace nf {
 
 enum class Optimizer : uint8_t {
   adamw,  // Loshchilov & Hutter, arXiv 1711.05101
-  sgd,    // momentum, optionally Nesterov's
+  sgd,    // momentum, optionally Nesterov's; weight decay joins the gradient, as in torch.optim.SGD
   lion,   // Chen et al., arXiv 2302.06675
   muon,   // Jordan et al. 2024, for the matrices of the layers; AdamW for everything else
 };
@@ -27,12 +27,13 @@ enum class MuonScaling : uint8_t {
 struct OptimizerOptions {
   Optimizer optimizer = Optimizer::adamw;
   double weight_decay = 0.1;
-  double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
-  double momentum = 0.95;  // sgd and muon
-  bool nesterov = true;
+  double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;  // adamw; lion has no eps
+  double momentum = 0.95;                        // sgd and muon
+  bool nesterov = true;                          // sgd and muon
   MuonScaling muon_scaling = MuonScaling::original;
-  double clip = 1;  // largest global gradient norm; 0: no clipping
-  double ema = 0;   // decay of the averaged weights "ema/NAME"; 0: none
+  DType muon_products = DType::f32;  // or bf16: the operands of newton_schulz
+  double clip = 1;                   // largest global gradient norm; 0: no clipping
+  double ema = 0;                    // decay of the averaged weights "ema/NAME"; 0: none
 };
 
 struct TrainedParameter {
@@ -57,14 +58,16 @@ struct OptimizerUpdate {
 };
 
 // Adds clipping by global norm, the update, normalisation and the moving average to the graph, with the
-// assignments to weights and moments. When the norm is not finite every state keeps its value. Throws Error
-// for options out of range.
+// assignments to weights and moments. When the norm is not finite every state keeps its value. In step 1 the
+// average starts at the weight from before the update (skipped or not), whatever its state held. Throws Error
+// for options out of range and for parameters that do not fit them.
 OptimizerUpdate optimizer_update(std::span<const TrainedParameter> parameters,
                                  const OptimizerOptions& options, const OptimizerInputs& inputs);
 
-// The orthogonal factor that Muon moves along: five quintic Newton-Schulz steps on u / |u|; u is a matrix.
-// Singular values of the result lie in about [0.7, 1.2].
-Value newton_schulz(Value u);
+// The orthogonal factor that Muon moves along: five quintic Newton-Schulz steps on u / |u|; u is a matrix,
+// f32, and so is the result. Its singular values lie in about [0.7, 1.2]. `products` is the dtype of the
+// operands of the matrix products, f32 or bf16; they accumulate in f32.
+Value newton_schulz(Value u, DType products = DType::f32);
 
 enum class Schedule : uint8_t { constant, linear, cosine, wsd };
 enum class DecayShape : uint8_t { linear, one_minus_sqrt };
