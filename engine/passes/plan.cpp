@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <limits>
 #include <map>
+#include <unordered_map>
 
 #include "graph/loop.h"
 #include "graph/op_table.h"
@@ -119,8 +120,11 @@ class Planner {
       const Node& node = graph_.node(order_[static_cast<size_t>(time)]);
       if (is_view_op(node.op)) continue;
       for (ValueId input : node.inputs) {
-        last_read_[key(owner(input))] = time;
-        ++reads_[key(owner(input))];
+        const ValueId source = owner(input);
+        last_read_[key(source)] = time;
+        ++reads_[key(source)];
+        if (graph_.node(source).op == Op::state)
+          state_readers_[source.node].push_back(order_[static_cast<size_t>(time)]);
       }
     }
     for (const Graph::Output& output : graph_.outputs()) {
@@ -208,14 +212,13 @@ class Planner {
     }
   }
 
+  // Whether everybody else who reads the old state has run before `maker` does.
   bool others_are_done(ValueId state, int32_t maker, int32_t effect) {
-    for (int32_t index : order_) {
-      if (index == maker || index == effect || is_view_op(graph_.node(index).op)) continue;
-      for (ValueId input : graph_.node(index).inputs)
-        if (owner(input) == state && when_[static_cast<size_t>(index)] > when_[static_cast<size_t>(maker)])
-          return false;
-    }
-    return true;
+    const std::vector<int32_t>& readers = state_readers_[state.node];
+    return std::all_of(readers.begin(), readers.end(), [&](int32_t reader) {
+      return reader == maker || reader == effect ||
+             when_[static_cast<size_t>(reader)] <= when_[static_cast<size_t>(maker)];
+    });
   }
 
   // Parts that are made inside the concat they belong to.
@@ -342,6 +345,7 @@ class Planner {
   std::vector<int32_t> when_;  // per node: its place in the order
   std::map<Key, int32_t> last_read_;
   std::map<Key, int32_t> reads_;
+  std::unordered_map<int32_t, std::vector<int32_t>> state_readers_;  // state leaf -> nodes
   std::map<Key, ValueId> in_state_;
   std::map<Key, int32_t> part_of_;  // value -> concat node
   std::map<Key, bool> taken_, released_;
