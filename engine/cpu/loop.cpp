@@ -51,7 +51,7 @@ class Worker {
       for (int64_t row = task.first_row, count = 0; row < task.last_row; row += count) {
         count = std::min({program_.tile_rows, task.last_row - row, inner - row % inner});
         move_to(row, 0);
-        execute(stage.body, count, program_.cols, 0);
+        execute_ahead(stage.body, count, program_.cols, 0);
       }
     }
   }
@@ -64,7 +64,7 @@ class Worker {
       for (int64_t col = task.first_col; col < task.last_col && !stage.body.empty();
            col += program_.tile_cols) {
         move_to(row, col);
-        execute(stage.body, 1, std::min(program_.tile_cols, task.last_col - col), col);
+        execute_ahead(stage.body, 1, std::min(program_.tile_cols, task.last_col - col), col);
       }
       execute(stage.after, 1, 1, 0);
     }
@@ -89,6 +89,25 @@ class Worker {
         base = reinterpret_cast<uintptr_t>(partial_ + block_ * program_.blocks.lanes +
                                            program_.columns[static_cast<size_t>(stream.index)].offset);
       slots_[s] = reinterpret_cast<void*>(base + static_cast<uintptr_t>(offset * stream.element));
+    }
+  }
+
+  // The same while the memory of the next tile comes near, a part of it with each instruction, so that
+  // waiting for memory and computing overlap.
+  void execute_ahead(const std::vector<Instruction>& code, int64_t rows, int64_t cols, int64_t col) {
+    if (program_.prefetched.empty()) return execute(code, rows, cols, col);
+    constexpr int64_t kLine = 64;
+    const auto parts = static_cast<int64_t>(code.size());
+    const int64_t elements = rows * cols;
+    for (int64_t part = 0; part < parts; ++part) {
+      for (const int32_t s : program_.prefetched) {
+        const Stream& stream = program_.streams[static_cast<size_t>(s)];
+        const int64_t lines = elements * stream.element / kLine;
+        const auto* next = static_cast<const std::byte*>(slots_[s]) + elements * stream.element;
+        for (int64_t line = lines * part / parts; line < lines * (part + 1) / parts; ++line)
+          __builtin_prefetch(next + line * kLine);
+      }
+      execute(code[static_cast<size_t>(part)], rows, cols, col);
     }
   }
 

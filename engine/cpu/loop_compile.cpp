@@ -43,6 +43,7 @@ class Compiler {
     lay_out();
     analyse();
     emit();
+    choose_prefetches();
     finish_program(program_, registers_);
     return std::move(program_);
   }
@@ -285,6 +286,24 @@ class Compiler {
     const bool lives_on = list == List::prologue || (program_.chunked && list != List::body);
     registers_.push_back({extent, lanes, lives_on});
     return kFirstRegister + static_cast<int32_t>(registers_.size()) - 1;
+  }
+
+  // Tensors in which tiles follow each other without gaps.
+  void choose_prefetches() {
+    int64_t bytes = 0;
+    for (const TensorView& view : inputs_) bytes += view.bytes();
+    for (const TensorView& view : outputs_) bytes += view.bytes();
+    if (bytes < kCachedBytes) return;
+    for (size_t s = 0; s < program_.streams.size(); ++s) {
+      const Stream& stream = program_.streams[s];
+      const bool in_memory = stream.kind == Stream::Kind::input || stream.kind == Stream::Kind::output;
+      const bool dense = stream.extent.cols && stream.column_bytes() == stream.element && stream.shift == 0;
+      const bool follows = program_.chunked || stream.row_bytes() == program_.cols * stream.element;
+      const bool seen = std::any_of(
+          program_.prefetched.begin(), program_.prefetched.end(),
+          [&](int32_t other) { return program_.streams[static_cast<size_t>(other)].data == stream.data; });
+      if (in_memory && dense && follows && !seen) program_.prefetched.push_back(static_cast<int32_t>(s));
+    }
   }
 
   // ---- instructions ----

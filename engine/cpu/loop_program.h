@@ -88,6 +88,7 @@ struct LoopProgram {
   std::vector<uint32_t> constants;
   std::vector<int64_t> registers;     // byte offset of each in the scratch memory
   int64_t scratch = 0;                // bytes of it
+  std::vector<int32_t> prefetched;    // streams whose next tile is fetched while this one is computed
   std::vector<Instruction> prologue;  // once per task: what does not depend on the row
   std::vector<Stage> stages;
   std::vector<ColumnReduction> columns;
@@ -99,6 +100,9 @@ struct LoopProgram {
 // The largest tile, and the longest row that stands in a tile as a whole when its reductions need all of it.
 inline constexpr int64_t kTileElements = 2048;
 inline constexpr int64_t kLongestWholeRow = 4096;
+
+// Loops over more memory than this fetch their next tile ahead.
+inline constexpr int64_t kCachedBytes = int64_t{1} << 20;
 
 LoopProgram compile_loop(const Graph& body, const Shape& space, std::span<const TensorView> inputs,
                          std::span<const TensorView> outputs);
