@@ -7,6 +7,8 @@
 #include <fstream>
 #include <string>
 
+namespace nf {
+
 struct Folder {
   std::filesystem::path path = make();
 
@@ -32,3 +34,5 @@ struct Folder {
     return folder;
   }
 };
+
+}  // namespace nf

@@ -256,24 +256,3 @@ TEST_CASE("progress bar: without an update it leaves no trace") {
   { ProgressBar bar(screen.terminal(true), 10); }
   CHECK(screen.raw.empty());
 }
-
-TEST_CASE("terminal: quantities and durations") {
-  CHECK(format_quantity(0) == "0.00");
-  CHECK(format_quantity(1.234) == "1.23");
-  CHECK(format_quantity(9.996) == "10");
-  CHECK(format_quantity(812.4) == "812");
-  CHECK(format_quantity(999.4) == "999");
-  CHECK(format_quantity(999.6) == "1.00k");
-  CHECK(format_quantity(12345) == "12.3k");
-  CHECK(format_quantity(1.24e6) == "1.24M");
-  CHECK(format_quantity(99.96e6) == "100M");
-  CHECK(format_quantity(-1500) == "-1.50k");
-  CHECK(format_quantity(std::numeric_limits<double>::infinity()) == "inf");
-  CHECK(format_duration(0) == "0:00");
-  CHECK(format_duration(6.6) == "0:07");
-  CHECK(format_duration(754) == "12:34");
-  CHECK(format_duration(3600 * 3 + 131) == "3:02:11");
-  CHECK(format_duration(86400 * 4 + 3 * 3600) == "4d 03h");
-  CHECK(format_duration(-1) == "?");
-  CHECK(format_duration(std::numeric_limits<double>::quiet_NaN()) == "?");
-}

@@ -99,25 +99,26 @@ void read_lines(const fs::path& file, const SourceOptions&, const DocumentVisito
 }
 
 void read_jsonl(const fs::path& file, const SourceOptions& options, const DocumentVisitor& visitor) {
+  const std::string missing = fmt::format("there is no field \"{}\"", options.text_field);
+  const std::string mistyped = fmt::format("field \"{}\" is not a string", options.text_field);
   simdjson::dom::parser parser;
   for (LineReader reader(file); reader.next();) {
     std::string& line = reader.line();
     if (line.find_first_not_of(" \t\r\n") == std::string::npos) continue;
     check_utf8(line, reader.offset(), file);
 
-    const auto place = [&] { return fmt::format("data: {}:{}", file.string(), reader.number()); };
+    const auto check = [&](bool good, std::string_view what) {
+      if (!good) fail("data: {}:{}: {}", file.string(), reader.number(), what);
+    };
     line.reserve(line.size() + simdjson::SIMDJSON_PADDING);  // the parser reads that far past the end
-    simdjson::dom::element document;
-    if (const auto error = parser.parse(line.data(), line.size(), false).get(document))
-      fail("{}: not JSON: {}", place(), simdjson::error_message(error));
+    simdjson::dom::element document, field;
     simdjson::dom::object object;
-    require(document.get(object) == simdjson::SUCCESS, "{}: expected a JSON object", place());
-    simdjson::dom::element field;
-    require(object.at_key(options.text_field).get(field) == simdjson::SUCCESS, "{}: there is no field \"{}\"",
-            place(), options.text_field);
     std::string_view text;
-    require(field.get(text) == simdjson::SUCCESS, "{}: field \"{}\" is not a string", place(),
-            options.text_field);
+    const auto error = parser.parse(line.data(), line.size(), false).get(document);
+    if (error) check(false, fmt::format("not JSON: {}", simdjson::error_message(error)));
+    check(document.get(object) == simdjson::SUCCESS, "expected a JSON object");
+    check(object.at_key(options.text_field).get(field) == simdjson::SUCCESS, missing);
+    check(field.get(text) == simdjson::SUCCESS, mistyped);
     if (!text.empty()) visitor({text, file, reader.number()});
   }
 }

@@ -80,10 +80,11 @@ int32_t CharTokenizer::find(char32_t code_point) const {
 void CharTokenizer::encode(std::string_view text, std::vector<int32_t>& ids) const {
   for_each_character(text, [&](char32_t code_point, size_t byte, size_t index) {
     const int32_t id = find(code_point);
-    require(id >= 0,
-            "tokenizer: {} at character {} (byte {}) is not among the {} characters of this char tokenizer; "
-            "rebuild it on text that holds it, or use the byte tokenizer",
-            describe(code_point), index, byte, characters_.size());
+    if (id < 0)  // not require(): the description is dear
+      fail(
+          "tokenizer: {} at character {} (byte {}) is not among the {} characters of this char tokenizer; "
+          "rebuild it on text that holds it, or use the byte tokenizer",
+          describe(code_point), index, byte, characters_.size());
     ids.push_back(id);
   });
 }

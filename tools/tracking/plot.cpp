@@ -114,7 +114,7 @@ class Canvas {
     // Braille numbers its dots down the left, then the right column, and the bottom row last.
     static constexpr uint8_t kBits[4][2] = {{0x01, 0x08}, {0x02, 0x10}, {0x04, 0x20}, {0x40, 0x80}};
     Cell& cell = at(column_of(x), row_of(y));
-    cell.dots |= unicode_ ? kBits[y % 4][x % 2] : 1;
+    cell.dots |= unicode_ ? kBits[y % 4][x % 2] : uint8_t{1};
     cell.series = series;
   }
 
