@@ -95,7 +95,8 @@ class Worker {
   // The same while the memory of the next tile comes near, a part of it with each instruction, so that
   // waiting for memory and computing overlap.
   void execute_ahead(const std::vector<Instruction>& code, int64_t rows, int64_t cols, int64_t col) {
-    if (program_.prefetched.empty()) return execute(code, rows, cols, col);
+    // One instruction streams through memory well enough by itself.
+    if (program_.prefetched.empty() || code.size() < 2) return execute(code, rows, cols, col);
     constexpr int64_t kLine = 64;
     const auto parts = static_cast<int64_t>(code.size());
     const int64_t elements = rows * cols;

@@ -401,7 +401,7 @@ class Compiler {
     const Stream& stream = program_.streams[static_cast<size_t>(info(node).stream)];
     bool is_output = false, is_overwritten = false;
     for (size_t o = 0; o < output_streams_.size(); ++o) {
-      is_output |= holder(body_.outputs()[o].value) == node;
+      is_output |= stored_node(body_.outputs()[o]) == node;
       is_overwritten |= program_.streams[static_cast<size_t>(output_streams_[o])].data == stream.data;
     }
     return is_output && is_overwritten && stream.data != nullptr;
