@@ -96,12 +96,15 @@ std::deque<Flag> model_flags(std::deque<std::string>& names) {
   return flags;
 }
 
-// "--batch_size=8" -> "--batch-size=8"; words of blanks, as left by "\ # comment" in a pasted command, go.
+// "--batch_size=8" -> "--batch-size=8". A pasted "\ # comment" reaches a program as the word " #" and the
+// comment's words: the comment goes, as do words of blanks.
 std::vector<std::string> normalised(int argc, const char* const* argv) {
   std::vector<std::string> words;
   for (int i = 1; i < argc; ++i) {
     std::string word = argv[i];
-    if (word.find_first_not_of(" \t\r\n") == std::string::npos) continue;
+    const size_t first = word.find_first_not_of(" \t\r\n");
+    if (first == std::string::npos) continue;
+    if (first > 0 && word[first] == '#') break;
     if (word.starts_with("--")) {
       const size_t equals = std::min(word.find('='), word.size());
       std::replace(word.begin(), word.begin() + static_cast<std::ptrdiff_t>(equals), '_', '-');

@@ -78,10 +78,27 @@ TEST_CASE("settings: defaults < training section < command line") {
 }
 
 TEST_CASE("settings: upstream's command works as it is written") {
-  const CommandLine line =
-      parse({"--dataset", "imdatta0/wikipedia_en_sample", "--batch_size", "8",
-             "--gradient_accumulation_steps", "16", "--num_epochs", "1", "--lr", "5e-4", "--hidden_dim",
-             "256", "--num_hidden_layers", "8", "--attention_type=gqa", " ", "--compile"});
+  const CommandLine line = parse({"--dataset",
+                                  "imdatta0/wikipedia_en_sample",
+                                  "--batch_size",
+                                  "8",
+                                  "--gradient_accumulation_steps",
+                                  "16",
+                                  "--num_epochs",
+                                  "1",
+                                  "--lr",
+                                  "5e-4",
+                                  "--hidden_dim",
+                                  "256",
+                                  "--num_hidden_layers",
+                                  "8",
+                                  "--attention_type=gqa",
+                                  " ",
+                                  "--compile",
+                                  " #",
+                                  "or",
+                                  "[one",
+                                  "of"});
   CHECK(line.settings.data == std::vector<std::string>{"imdatta0/wikipedia_en_sample"});
   CHECK(line.settings.batch_size == 8);
   CHECK(line.settings.grad_accum == 16);
