@@ -209,8 +209,9 @@ void Items::sink() {
   }
 }
 
-bool Items::extend_cone(int32_t index, int32_t level, Cone& cone) const {
+bool Items::extend_cone(int32_t index, int32_t level, int depth, Cone& cone) const {
   if (std::find(cone.items.begin(), cone.items.end(), index) != cone.items.end()) return true;
+  if (depth >= kMaxRecomputedOps) return false;
   const Item& item = items_[static_cast<size_t>(index)];
   const Op op = graph_.node(item.node).op;
   if (kind(op) != OpKind::elementwise && op != Op::philox && op != Op::iota) return false;
@@ -219,13 +220,17 @@ bool Items::extend_cone(int32_t index, int32_t level, Cone& cone) const {
     const Node& made = graph_.node(operand.base);
     if (made.op == Op::constant || made.op == Op::state || made.op == Op::input || made.op == Op::tensor)
       continue;
-    const bool is_row =
+    const bool is_small =
         at_least_one_axis(graph_.type(operand.base).shape).elements() * 8 <= item.space.elements();
-    if (is_row || last_read_[base] >= level) continue;
+    if (is_small || last_read_[base] >= level) continue;
     if (operand.item >= 0 && operand.roll == 0 &&
-        items_[static_cast<size_t>(operand.item)].space == item.space &&
-        extend_cone(operand.item, level, cone))
-      continue;
+        items_[static_cast<size_t>(operand.item)].space == item.space) {
+      Cone longer = cone;
+      if (extend_cone(operand.item, level, depth + 1, longer)) {
+        cone = std::move(longer);
+        continue;
+      }
+    }
     cone.newly_alive.insert(operand.base.node);
   }
   cone.items.push_back(index);
@@ -244,7 +249,7 @@ void Items::copy_cheap_values() {
       const int32_t level = items_[c].level;
       if (source.level == level || shape_of(source) != source.space) continue;
       Cone cone;
-      if (!extend_cone(operand.item, level, cone)) continue;
+      if (!extend_cone(operand.item, level, 0, cone)) continue;
       int64_t bytes = 0;
       for (int32_t node : cone.newly_alive) bytes += graph_.node(node).outputs[0].bytes();
       if (bytes >= graph_.node(source.node).outputs[0].bytes()) continue;

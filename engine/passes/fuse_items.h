@@ -79,7 +79,7 @@ class Items {
     std::set<int32_t> newly_alive;  // nodes whose memory would be needed for longer
   };
 
-  bool extend_cone(int32_t index, int32_t level, Cone& cone) const;
+  bool extend_cone(int32_t index, int32_t level, int depth, Cone& cone) const;
 
   void copy_cheap_values();
 
