@@ -1,0 +1,190 @@
+#include "tools/trainer/report.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "tools/tracking/plot.h"
+
+namespace nf {
+namespace {
+
+namespace fs = std::filesystem;
+using Ordered = nlohmann::ordered_json;
+
+void print(std::string_view text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+void print_event(const Ordered& event) {
+  print(event.dump(-1, ' ', false, Ordered::error_handler_t::replace) + "\n");
+}
+
+std::string format_bytes(int64_t bytes) {
+  constexpr std::string_view kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  auto value = static_cast<double>(bytes);
+  size_t unit = 0;
+  for (; value >= 1024 && unit + 1 < std::size(kUnits); ++unit) value /= 1024;
+  return fmt::format("{:.{}f} {}", value, unit == 0 || value >= 100 ? 0 : 1, kUnits[unit]);
+}
+
+}  // namespace
+
+RunReport::RunReport(const TrainSettings& settings, fs::path run, int64_t first_step, int64_t total,
+                     bool resumed)
+    : settings_(settings),
+      run_(std::move(run)),
+      first_step_(first_step),
+      total_(total),
+      resumed_(resumed),
+      tracker_(run_ / "metrics.jsonl", resumed ? std::optional(first_step) : std::nullopt),
+      bar_(standard_error(), total, first_step) {}
+
+void RunReport::begin(const TrainingSession& session, const TrainingData& data, double seconds) {
+  const ModelConfig& model = session.model();
+  const ParameterCount count = count_parameters(model);
+  const int64_t state = session.state().bytes(), arena = session.executables().arena_bytes();
+  const int64_t batch = settings_.batch_size * settings_.grad_accum * settings_.seq_len;
+  if (settings_.json) {
+    print_event({{"event", "start"},
+                 {"run", run_.string()},
+                 {"attention_type", name(model.attention_type)},
+                 {"parameters", count.total},
+                 {"vocab_size", model.vocab_size},
+                 {"documents", data.stats.documents},
+                 {"tokens", data.stats.tokens},
+                 {"unigram_entropy", data.stats.unigram_entropy},
+                 {"state_bytes", state},
+                 {"arena_bytes", arena},
+                 {"first_step", first_step_},
+                 {"steps", total_},
+                 {"seconds", seconds}});
+    return;
+  }
+  print(fmt::format("model   {}: {} parameters, {} layers, width {}, vocabulary {}\n",
+                    name(model.attention_type), format_quantity(static_cast<double>(count.total)),
+                    model.num_hidden_layers, model.hidden_size, model.vocab_size));
+  print(fmt::format("text    {}\n", data.stats.describe()));
+  print(fmt::format("memory  {} state + {} arena = {}\n", format_bytes(state), format_bytes(arena),
+                    format_bytes(state + arena)));
+  print(fmt::format(
+      "run     {}: {} of {} tokens each, {}, {} {}\n", run_.string(),
+      resumed_ ? fmt::format("steps {} to {}", first_step_ + 1, total_) : fmt::format("{} steps", total_),
+      batch, name(settings_.optimizer), name(settings_.dtype),
+      settings_.threads == 1 ? "on 1 thread" : fmt::format("on {} threads", settings_.threads)));
+  print(fmt::format("ready in {:.2f} s\n", seconds));
+}
+
+void RunReport::step(const StepReport& report) {
+  const StepResult& result = report.result;
+  std::array<Metric, 6> metrics{{{"loss", result.loss},
+                                 {"lr", report.learning_rate},
+                                 {"grad_norm", result.gradient_norm},
+                                 {"tokens", static_cast<double>(report.tokens)},
+                                 {"tokens_per_second", report.tokens_per_second},
+                                 {"head_similarity", result.head_similarity.value_or(0)}}};
+  tracker_.log(report.step, std::span<const Metric>(metrics).first(
+                                result.head_similarity ? metrics.size() : metrics.size() - 1));
+  trained_tokens_ += result.tokens;
+  last_loss_ = result.loss;
+  if (settings_.json)
+    print_event({{"event", "step"},
+                 {"step", report.step},
+                 {"loss", result.loss},
+                 {"lr", report.learning_rate},
+                 {"grad_norm", result.gradient_norm},
+                 {"tokens", report.tokens},
+                 {"tokens_per_second", report.tokens_per_second},
+                 {"peak_share", report.peak_share ? Ordered(*report.peak_share) : Ordered()}});
+  else
+    bar_.update({.step = report.step,
+                 .loss = result.loss,
+                 .tokens_per_second = report.tokens_per_second,
+                 .peak_share = report.peak_share});
+}
+
+void RunReport::skipped(int64_t step, double gradient_norm) {
+  if (settings_.json)
+    print_event({{"event", "skipped"}, {"step", step}, {"grad_norm", fmt::format("{}", gradient_norm)}});
+  else
+    bar_.print(fmt::format("step {}: the gradient norm is {}, this update is skipped", step, gradient_norm));
+}
+
+void RunReport::evaluated(int64_t step, double loss, bool best) {
+  tracker_.log(step, std::array{Metric{"val_loss", loss}});
+  last_validation_ = loss;
+  if (settings_.json)
+    print_event({{"event", "eval"}, {"step", step}, {"val_loss", loss}, {"best", best}});
+  else
+    bar_.print(fmt::format("step {}: validation loss {:.4f}{}", step, loss, best ? ", the best so far" : ""));
+}
+
+void RunReport::saved(const fs::path& checkpoint) {
+  if (settings_.json) print_event({{"event", "checkpoint"}, {"folder", checkpoint.string()}});
+}
+
+void RunReport::note(std::string_view line) {
+  if (settings_.json)
+    print_event({{"event", "note"}, {"text", line}});
+  else
+    bar_.print(line);
+}
+
+void RunReport::profile(std::string_view table, const fs::path& trace) {
+  bar_.finish();
+  if (settings_.json)
+    print_event({{"event", "profile"}, {"table", table}, {"trace", trace.string()}});
+  else
+    print(fmt::format("{}trace {}, for ui.perfetto.dev\n", table, trace.string()));
+}
+
+void RunReport::end(const RunState& run, const fs::path& checkpoint, double seconds, bool interrupted) {
+  tracker_.close();
+  bar_.finish();
+  const double speed = seconds > 0 ? static_cast<double>(trained_tokens_) / seconds : 0;
+  const auto number = [](const std::optional<double>& value) { return value ? Ordered(*value) : Ordered(); };
+  if (settings_.json) {
+    print_event({{"event", "end"},
+                 {"step", run.step},
+                 {"interrupted", interrupted},
+                 {"loss", number(last_loss_)},
+                 {"val_loss", number(last_validation_)},
+                 {"best_val_loss", number(run.best_loss)},
+                 {"best_step", run.best_step},
+                 {"tokens", run.tokens},
+                 {"tokens_per_second", speed},
+                 {"training_seconds", seconds},
+                 {"checkpoint", checkpoint.string()}});
+    return;
+  }
+  if (!interrupted) print(curves());
+  std::string line = fmt::format("{} at step {} of {}", interrupted ? "stopped" : "done", run.step, total_);
+  if (last_loss_) line += fmt::format(", loss {:.4f}", *last_loss_);
+  if (last_validation_) line += fmt::format(", validation {:.4f}", *last_validation_);
+  if (run.best_loss) line += fmt::format(" (best {:.4f} at step {})", *run.best_loss, run.best_step);
+  if (trained_tokens_ > 0)
+    line += fmt::format(", {} tokens in {}, {} tok/s", format_quantity(static_cast<double>(trained_tokens_)),
+                        format_duration(seconds), format_quantity(speed));
+  print(line + "\n");
+  print(fmt::format("checkpoint {}{}\n", checkpoint.string(),
+                    interrupted ? fmt::format("; go on with --resume {}", run_.string()) : ""));
+}
+
+std::string RunReport::curves() const {
+  const MetricSeries train = read_metric(run_ / "metrics.jsonl", "loss"),
+                     validation = read_metric(run_ / "metrics.jsonl", "val_loss");
+  if (train.steps.size() < 2) return "";
+  std::vector<PlotSeries> series{{.name = "train", .x = train.steps, .y = train.values}};
+  if (!validation.steps.empty())
+    series.push_back({.name = "validation", .x = validation.steps, .y = validation.values, .points = true});
+  const Terminal terminal = standard_error();
+  return plot(series, {.title = "loss",
+                       .x_label = "step",
+                       .width = terminal.interactive ? std::clamp(terminal.width(), 24, 100) : 80,
+                       .height = 16,
+                       .unicode = terminal.unicode});
+}
+
+}  // namespace nf

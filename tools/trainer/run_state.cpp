@@ -1,0 +1,98 @@
+#include "tools/trainer/run_state.h"
+
+#include <nlohmann/json.hpp>
+
+#include "nf/error.h"
+#include "nf/json.h"
+
+namespace nf {
+namespace {
+
+using Ordered = nlohmann::ordered_json;
+using nlohmann::json;
+
+constexpr int64_t kFormat = 1;
+
+// What a run computes does not depend on this key of the model.
+constexpr std::string_view kFreeKey = "gradient_checkpointing";
+
+std::string shown(const json& value) {
+  return printable(value.dump(-1, ' ', true, json::error_handler_t::replace));
+}
+
+const json& member(const json& object, const char* key, std::string_view source) {
+  require(object.is_object() && object.contains(key), "{}: '{}' is missing", source, key);
+  return object[key];
+}
+
+int64_t count(const json& object, const char* key, std::string_view source) {
+  const json& value = member(object, key, source);
+  require(value.is_number_unsigned() && value.get<uint64_t>() < (uint64_t{1} << 62),
+          "{}: '{}' is {}, not a count", source, key, shown(value));
+  return value.get<int64_t>();
+}
+
+void check_identity(const json& written, const json& wanted, std::string_view source) {
+  for (const auto& [key, value] : wanted.items()) {
+    const json before = written.value(key, json());
+    require(before == value,
+            "{}: the run was made with {} = {}, now it is {}; resume with the same, or begin a new run with "
+            "--init-from",
+            source, key, shown(before), shown(value));
+  }
+}
+
+}  // namespace
+
+std::string run_identity(const ModelConfig& model, const TrainSettings& s, const TrainingData& data) {
+  Ordered identity = {{"seed", s.seed},
+                      {"batch_size", s.batch_size},
+                      {"grad_accum", s.grad_accum},
+                      {"seq_len", s.seq_len},
+                      {"batch_mode", name(s.batch_mode)},
+                      {"val_fraction", s.val_fraction},
+                      {"optimizer", name(s.optimizer)},
+                      {"ema on", s.ema > 0},
+                      {"tokenizer", fmt::format("{:016x}", data.tokenizer->fingerprint())},
+                      {"text", fmt::format("{:016x}", data.train.fingerprint())}};
+  const Ordered keys = Ordered::parse(to_json(model));
+  for (const auto& [key, value] : keys.items())
+    if (key != kFreeKey) identity["model." + key] = value;
+  return identity.dump();
+}
+
+std::string to_json(const RunState& run, const std::string& identity) {
+  Ordered object = {
+      {"format", kFormat},
+      {"step", run.step},
+      {"tokens", run.tokens},
+      {"position",
+       {{"seed", run.position.seed}, {"epoch", run.position.epoch}, {"index", run.position.index}}},
+      {"best_loss", run.best_loss ? Ordered(*run.best_loss) : Ordered()},
+      {"best_step", run.best_step},
+      {"identity", Ordered::parse(identity)}};
+  return object.dump(2) + "\n";
+}
+
+RunState parse_run_state(std::string_view text, const std::string& identity, std::string_view source) {
+  check_json(text, source);
+  const json object = json::parse(text);
+  require(count(object, "format", source) == kFormat, "{}: written by another version of nf-train", source);
+  check_identity(member(object, "identity", source), json::parse(identity), source);
+  RunState run;
+  run.step = count(object, "step", source);
+  run.tokens = count(object, "tokens", source);
+  const json& position = member(object, "position", source);
+  const json& seed = member(position, "seed", source);
+  require(seed.is_number_unsigned(), "{}: 'seed' is {}, not a whole number", source, shown(seed));
+  run.position = {.seed = seed.get<uint64_t>(),
+                  .epoch = count(position, "epoch", source),
+                  .index = count(position, "index", source)};
+  const json& best = member(object, "best_loss", source);
+  require(best.is_null() || best.is_number(), "{}: 'best_loss' is {}, not a number", source, shown(best));
+  if (best.is_number()) run.best_loss = best.get<double>();
+  run.best_step = count(object, "best_step", source);
+  return run;
+}
+
+}  // namespace nf

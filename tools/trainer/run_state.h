@@ -1,0 +1,31 @@
+// trainer_state.json: where a run stands, and what it may not change on the way.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "tools/trainer/training_data.h"
+
+namespace nf {
+
+struct RunState {
+  int64_t step = 0;                                // steps done
+  int64_t tokens = 0;                              // targets learned from
+  BatchPosition position;                          // of the next batch
+  std::optional<double> best_loss = std::nullopt;  // the lowest validation loss, and
+  int64_t best_step = 0;                           // where it was measured
+};
+
+// What decides the course of a run besides its State: the model, the data, the order of the batches, the
+// optimizer's kind. A resumed run must agree in all of it; learning rates and lengths may change. JSON text
+// of one object, {"batch_size": 8, "model.hidden_size": 256, …}.
+std::string run_identity(const ModelConfig& model, const TrainSettings& settings, const TrainingData& data);
+
+std::string to_json(const RunState& run, const std::string& identity);
+
+// Reads it back; Error `source: …` for text that is not this, and, when `identity` differs from the one
+// written, for the first key that does, with both values.
+RunState parse_run_state(std::string_view text, const std::string& identity, std::string_view source);
+
+}  // namespace nf

@@ -1,0 +1,206 @@
+#include "tools/trainer/trainer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "nf/file.h"
+#include "tools/program.h"
+#include "tools/trainer/tensors.h"
+
+namespace nf {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+constexpr int64_t kWarmSteps = 3;       // before the machine's peak is measured and a profile begins
+constexpr int64_t kProfiledSteps = 20;  // a profile keeps every run of every kernel
+constexpr double kSpeedMemory = 0.9;    // weight of the steps before in the speed that is shown
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+bool is_multiple(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
+
+// The tokenizer that the weights were trained with, where their folder has it.
+std::shared_ptr<const Tokenizer> tokenizer_beside(const fs::path& weights) {
+  std::error_code error;
+  const fs::path folder = fs::is_directory(weights, error) ? weights : weights.parent_path();
+  return fs::exists(folder / "tokenizer.json", error) ? load_tokenizer(folder) : nullptr;
+}
+
+}  // namespace
+
+Trainer::Trainer(const CommandLine& line) : settings_(line.settings), notes_(line.notes) {
+  open_run();
+  std::shared_ptr<const Tokenizer> tokenizer;
+  if (checkpoint_)
+    tokenizer = load_tokenizer(checkpoint_->folder);
+  else if (!settings_.init_from.empty())
+    tokenizer = tokenizer_beside(find_weights(settings_.init_from));
+  data_ = load_training_data(settings_, std::move(tokenizer));
+  const ModelConfig model = with_vocabulary(line.model, *data_.tokenizer);
+  batches_ = training_batches(data_, settings_);
+  if (settings_.eval_every > 0 && data_.validation.tokens() > 0)
+    validation_ = validation_batches(data_, settings_);
+
+  total_ = total_steps(settings_, *batches_);
+  schedule_ = {.schedule = settings_.schedule,
+               .warmup_steps = settings_.warmup_for(total_),
+               .total_steps = total_,
+               .min_lr_ratio = settings_.min_lr_ratio,
+               .decay_fraction = settings_.decay_fraction,
+               .decay_shape = settings_.decay_shape};
+  identity_ = run_identity(model, settings_, data_);
+  if (checkpoint_)
+    run_state_ = parse_run_state(checkpoint_->trainer_state_json, identity_,
+                                 (checkpoint_->folder / "trainer_state.json").string());
+  session_ =
+      std::make_unique<TrainingSession>(model, settings_, data_.documents, open_device(settings_),
+                                        model.head_sim_loss_after_warmup ? schedule_.warmup_steps + 1 : 0);
+  start_weights();
+}
+
+// Decides where the run is written and what it resumes from, and that this overwrites nothing.
+void Trainer::open_run() {
+  folder_ = settings_.out;
+  const FoundCheckpoint present = latest_valid(folder_);
+  if (!settings_.resume) {
+    require(!present.folder && present.messages.empty(),
+            "{}: has a run already; continue it with --resume {}, or give another --out", folder_.string(),
+            folder_.string());
+    return;
+  }
+  const FoundCheckpoint found = find_checkpoint(settings_.resume_from);
+  require(!present.folder || present.step <= found.step,
+          "{}: has {} already, later than step {}; give another --out to go on from there", folder_.string(),
+          present.folder ? present.folder->filename().string() : "", found.step);
+  notes_.insert(notes_.end(), found.messages.begin(), found.messages.end());
+  checkpoint_ = open_checkpoint(*found.folder);
+}
+
+void Trainer::start_weights() {
+  State& state = session_->state();
+  if (checkpoint_) {
+    restore_tensors(state, weight_tensors(state, session_->parameters()), checkpoint_->model);
+    restore_tensors(state, optimizer_tensors(state, session_->parameters()), checkpoint_->optimizer);
+    session_->weights_changed();
+    batches_->seek(run_state_.position);
+    first_step_ = run_state_.step;
+    saved_ = checkpoint_->folder;
+    if (saved_.parent_path().lexically_normal() == folder_.lexically_normal()) saved_step_ = first_step_;
+  } else if (!settings_.init_from.empty()) {
+    load_weights(state, session_->parameters(), SafetensorsFile::open(find_weights(settings_.init_from)));
+    session_->weights_changed();
+  } else {
+    session_->initialize();
+  }
+}
+
+int Trainer::run(const std::function<bool()>& stop) {
+  run_accepted([&] {
+    data_.tokenizer->save(folder_);
+    write_file(folder_ / "config.json", merged_config_json(session_->model(), settings_));
+    report_ = std::make_unique<RunReport>(settings_, folder_, first_step_, total_, checkpoint_.has_value());
+    for (const std::string& note : notes_) report_->note(note);
+    report_->begin(*session_, data_, seconds_since(began_));
+    checkpoint_.reset();
+    train(stop);
+    profile();
+    report_->end(run_state_, saved_, seconds_, run_state_.step < total_);
+  });
+  return run_state_.step < total_ ? kExitInterrupted : kExitDone;
+}
+
+void Trainer::train(const std::function<bool()>& stop) {
+  // Fresh weights of whatever seed begin at about the same loss, which one batch tells.
+  if (run_state_.step == 0 && validation_) evaluate(settings_.init_from.empty() ? 1 : settings_.eval_batches);
+  bool stopped = false;
+  while (run_state_.step < total_ && !stopped) {
+    train_step();
+    const int64_t step = run_state_.step;
+    const bool last = step == total_;
+    stopped = stop();
+    const bool best = validation_ && !stopped && (last || is_multiple(step, settings_.eval_every)) &&
+                      evaluate(settings_.eval_batches);
+    if (best || last || stopped || is_multiple(step, settings_.save_every)) save();
+    if (best) mark_best(folder_, step);
+  }
+  if (saved_step_ != run_state_.step) save();  // resumed at its end, into another folder
+}
+
+void Trainer::train_step() {
+  const int64_t step = run_state_.step + 1, done = run_state_.step - first_step_;
+  if (done == kWarmSteps) measure_peak();
+  if (settings_.profile && done == kWarmSteps) session_->executables().set_profiling(true);
+  if (settings_.profile && done == kWarmSteps + kProfiledSteps) session_->executables().set_profiling(false);
+
+  const double learning_rate = settings_.lr * learning_rate_factor(schedule_, step);
+  const Clock::time_point start = Clock::now();
+  const StepResult result = session_->step(*batches_, step, learning_rate);
+  const double seconds = seconds_since(start);
+
+  seconds_ += seconds;
+  recent_seconds_ = kSpeedMemory * recent_seconds_ + seconds;
+  recent_tokens_ = kSpeedMemory * recent_tokens_ + static_cast<double>(result.tokens);
+  run_state_.step = step;
+  run_state_.tokens += result.tokens;
+  run_state_.position = batches_->position();
+
+  StepReport report{.step = step,
+                    .result = result,
+                    .learning_rate = learning_rate,
+                    .tokens = run_state_.tokens,
+                    .tokens_per_second = recent_tokens_ / std::max(recent_seconds_, 1e-9)};
+  if (peak_flops_ && *peak_flops_ > 0)
+    report.peak_share = 3 * forward_flops_per_token(session_->model(), settings_.seq_len) *
+                        report.tokens_per_second / *peak_flops_;
+  report_->step(report);
+  if (!std::isfinite(result.gradient_norm)) report_->skipped(step, result.gradient_norm);
+}
+
+bool Trainer::evaluate(int64_t batches) {
+  BatchPosition start = validation_->position();
+  start.epoch = start.index = 0;
+  validation_->seek(start);
+  const double loss = session_->evaluate(*validation_, std::min(batches, validation_->batches_per_epoch()));
+  const int64_t step = run_state_.step;
+  const bool best =
+      step > 0 && std::isfinite(loss) && (!run_state_.best_loss || loss < *run_state_.best_loss);
+  if (best) {
+    run_state_.best_loss = loss;
+    run_state_.best_step = step;
+  }
+  report_->evaluated(step, loss, best);
+  return best;
+}
+
+void Trainer::save() {
+  if (saved_step_ == run_state_.step) return;
+  report_->flush();
+  const State& state = session_->state();
+  saved_ = write_checkpoint(folder_, run_state_.step,
+                            {.model = weight_tensors(state, session_->parameters()),
+                             .optimizer = optimizer_tensors(state, session_->parameters()),
+                             .config_json = merged_config_json(session_->model(), settings_),
+                             .trainer_state_json = to_json(run_state_, identity_),
+                             .files = {{"tokenizer.json", data_.tokenizer->to_json()}}});
+  saved_step_ = run_state_.step;
+  prune_checkpoints(folder_, settings_.keep);
+  report_->saved(saved_);
+}
+
+void Trainer::measure_peak() {
+  if (!peak_flops_) peak_flops_ = session_->state().device()->peak_flops(session_->compute());
+}
+
+void Trainer::profile() {
+  if (!settings_.profile) return;
+  const std::vector<const Executable*> executables = session_->executables().all();
+  const fs::path trace = folder_ / "trace.json";
+  write_file(trace, profile_trace(executables));
+  report_->profile(profile_table(executables), trace);
+}
+
+}  // namespace nf

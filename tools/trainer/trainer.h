@@ -1,0 +1,69 @@
+// A training run from its settings to its last checkpoint.
+//
+//     Trainer trainer(parse_command_line(argc, argv, Program::train));
+//     const StopSignal stop;
+//     return trainer.run([&] { return stop.requested(); });
+//
+//     RUN/config.json  tokenizer.json   what is trained, for --resume and for the other programs
+//     RUN/metrics.jsonl                 every step's numbers
+//     RUN/checkpoint-N  best            see checkpoint.h
+//     RUN/trace.json                    with --profile
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <optional>
+
+#include "tools/trainer/checkpoint.h"
+#include "tools/trainer/report.h"
+
+namespace nf {
+
+class Trainer {
+ public:
+  // Reads the text, builds and compiles the model, makes or restores the weights. Throws Error for bad input;
+  // nothing has been written then.
+  explicit Trainer(const CommandLine& line);
+
+  // Trains until the last step, or until `stop` returns true: it is asked after every step, and the run is
+  // saved before this returns. Returns the exit status. Throws RunFailed.
+  int run(const std::function<bool()>& stop);
+
+  int64_t step() const { return run_state_.step; }
+  int64_t total() const { return total_; }
+
+ private:
+  void open_run();
+  void start_weights();
+
+  void train(const std::function<bool()>& stop);
+  void train_step();
+  bool evaluate(int64_t batches);  // whether the loss is the lowest so far
+  void save();
+  void measure_peak();
+  void profile();
+
+  const std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
+  TrainSettings settings_;
+  std::filesystem::path folder_;
+  std::optional<Checkpoint> checkpoint_;  // to resume from
+  std::vector<std::string> notes_;
+  TrainingData data_;
+  std::unique_ptr<Batches> batches_, validation_;
+  int64_t total_ = 0;
+  ScheduleOptions schedule_;
+  std::unique_ptr<TrainingSession> session_;
+  std::string identity_;
+  RunState run_state_;
+  int64_t first_step_ = 0;
+  std::unique_ptr<RunReport> report_;
+
+  int64_t saved_step_ = -1;
+  std::filesystem::path saved_;                    // the newest checkpoint
+  double seconds_ = 0;                             // spent in steps
+  double recent_seconds_ = 0, recent_tokens_ = 0;  // exponentially forgotten
+  std::optional<double> peak_flops_;
+};
+
+}  // namespace nf

@@ -1,0 +1,65 @@
+#include "tools/trainer/training_data.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "nf/error.h"
+
+namespace nf {
+namespace {
+
+BatchOptions batch_options(const TrainSettings& settings) {
+  return {.layout = settings.batch_mode == BatchMode::pack ? BatchLayout::pack : BatchLayout::pad,
+          .batch = settings.batch_size,
+          .length = settings.seq_len,
+          .seed = static_cast<uint64_t>(settings.seed)};
+}
+
+std::shared_ptr<const Tokenizer> tokenizer_for(const TrainSettings& settings, const DocumentSource& source) {
+  if (settings.tokenizer == TokenizerKind::byte) return make_tokenizer("byte");
+  return make_tokenizer("char", [&](const std::function<void(std::string_view)>& add) {
+    source.visit([&](const Document& document) { add(document.text); });
+  });
+}
+
+}  // namespace
+
+TrainingData load_training_data(const TrainSettings& settings, std::shared_ptr<const Tokenizer> tokenizer) {
+  const auto source = open_documents(settings.data, {.text_field = settings.text_field});
+  TrainingData data;
+  data.tokenizer = tokenizer ? std::move(tokenizer) : tokenizer_for(settings, *source);
+  const TokenDataset all = tokenize(*source, *data.tokenizer);
+  DatasetSplit split = all.split(settings.val_fraction, static_cast<uint64_t>(settings.seed));
+  data.train = std::move(split.train);
+  data.validation = std::move(split.validation);
+  data.stats = data.train.stats();
+  data.documents = settings.batch_mode == BatchMode::pad || all.documents() > 1;
+  return data;
+}
+
+ModelConfig with_vocabulary(ModelConfig config, const Tokenizer& tokenizer) {
+  require(config.vocab_size == 0 || config.vocab_size >= tokenizer.vocab_size(),
+          "config: vocab_size is {}, the {} tokenizer has {} tokens; leave vocab_size out or make it larger",
+          config.vocab_size, tokenizer.name(), tokenizer.vocab_size());
+  if (config.vocab_size == 0) config.vocab_size = tokenizer.vocab_size();
+  return config;
+}
+
+std::unique_ptr<Batches> training_batches(const TrainingData& data, const TrainSettings& settings) {
+  return make_batches(data.train, batch_options(settings));
+}
+
+std::unique_ptr<Batches> validation_batches(const TrainingData& data, const TrainSettings& settings) {
+  BatchOptions options = batch_options(settings);
+  options.shuffle = false;
+  return make_batches(data.validation, options);
+}
+
+int64_t total_steps(const TrainSettings& settings, const Batches& batches) {
+  if (settings.steps > 0) return settings.steps;
+  const double steps = settings.epochs * static_cast<double>(batches.batches_per_epoch()) /
+                       static_cast<double>(settings.grad_accum);
+  return std::max<int64_t>(1, static_cast<int64_t>(std::ceil(steps)));
+}
+
+}  // namespace nf
