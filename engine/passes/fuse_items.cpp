@@ -26,7 +26,9 @@ bool is_item_op(Op op) {
 }
 
 Items::Items(const Graph& graph, bool fuse)
-    : graph_(graph), fuse_(fuse), live_(live_nodes(graph)), item_of_(size(), -1) {
+    : graph_(graph), fuse_(fuse), live_(live_nodes(graph)), item_of_(size(), -1), assigned_(size(), false) {
+  for (int32_t effect : graph.effects())
+    assigned_[static_cast<size_t>(graph.node(effect).inputs[0].node)] = true;
   find_needed();
   for (int32_t i = 0; i < graph.size(); ++i)
     if (needed_[static_cast<size_t>(i)]) add(i);

@@ -92,6 +92,7 @@ class Items {
   std::vector<bool> needed_;        // item ops that must become items
   std::vector<bool> tensor_reads_;  // nodes read by something other than an item
   std::vector<int32_t> item_of_;    // per node
+  std::vector<bool> assigned_;      // states that the graph overwrites: their old values do not last
   std::vector<Item> items_;
   std::vector<int32_t> level_;      // per node
   std::vector<int32_t> last_read_;  // per node: the last level that reads it
