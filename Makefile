@@ -47,10 +47,12 @@ build: configure ## build everything (the default); programs appear here as ./nf
 test: build      ## build and run all tests
 	@ctest --test-dir $(BUILD) -j $(JOBS) --output-on-failure --no-tests=error
 
+PROGRAMS = $(patsubst tools/%.cpp,%,$(wildcard tools/nf-*.cpp))
 DEMO_DATA  ?= /usr/share/games/fortunes
 DEMO_FLAGS ?= --steps 200 --batch-size 8 --seq-len 128 --eval-every 50
-demo: build      ## train an nGPT on Debian's fortunes (minutes), then let it write
+demo: configure  ## train an nGPT on Debian's fortunes (minutes), then let it write
 	$(call install,$(DEMO_PACKAGES),for a text to train on)
+	@cmake --build $(BUILD) -j $(JOBS) --target $(PROGRAMS)
 	@rm -rf build/demo
 	@./nf-train -m ngpt.json --data $(DEMO_DATA) --out build/demo $(DEMO_FLAGS)
 	@echo
