@@ -91,15 +91,17 @@ Executable::Executable(Plan plan, std::shared_ptr<State> state, Buffer arena, st
     const TensorView view = bound_->view({node, 0});
     write_constant(view.as<std::byte>(), view.dtype, *plan_.graph->node(node).attributes.data("data"));
   }
+  const Graph& graph = *plan_.graph;
+  for (int32_t i = 0; i < graph.size(); ++i)
+    if (graph.node(i).op == Op::input &&
+        plan_.places[static_cast<size_t>(i)][0].region != Place::Region::none)
+      inputs_.emplace_back(graph.node(i).attributes.text("name"), ValueId{i, 0});
   launches_ = device.load(*bound_);
 }
 
 ValueId Executable::find_input(std::string_view name) const {
-  const Graph& graph = *plan_.graph;
-  for (int32_t i = 0; i < graph.size(); ++i)
-    if (graph.node(i).op == Op::input && graph.node(i).attributes.text("name") == name &&
-        plan_.places[static_cast<size_t>(i)][0].region != Place::Region::none)
-      return {i, 0};
+  for (const auto& [input_name, id] : inputs_)
+    if (input_name == name) return id;
   return {};
 }
 

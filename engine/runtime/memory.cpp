@@ -1,20 +1,39 @@
+// Host memory: zero pages that appear when they are first touched, huge ones for large blocks.
+#include <sys/mman.h>
+
+#include <algorithm>
 #include <cstdlib>
 
 #include "nf/device.h"
 #include "nf/error.h"
 
 namespace nf {
+namespace {
+
+constexpr int64_t kPage = 4096;
+constexpr int64_t kHugePage = 2 << 20;
+
+}  // namespace
 
 Buffer allocate_host_memory(int64_t bytes) {
-  constexpr int64_t kAlignment = 64;
-  // calloc hands out untouched zero pages for large blocks, so memory that is never used never becomes
-  // resident.
-  auto* block = static_cast<std::byte*>(std::calloc(1, static_cast<size_t>(bytes + kAlignment)));
-  require(block != nullptr, "memory: {:.1f} MiB could not be allocated",
+  // Small blocks come from the heap, so that a thousand of them do not cost a system call and a page each.
+  if (bytes < kHugePage) {
+    void* block = nullptr;
+    const auto needed = static_cast<size_t>(std::max<int64_t>(bytes, 1));
+    require(posix_memalign(&block, 64, needed) == 0, "memory: {} bytes could not be allocated", bytes);
+    std::fill_n(static_cast<std::byte*>(block), bytes, std::byte{0});
+    return {static_cast<std::byte*>(block), [](std::byte* p) { std::free(p); }};
+  }
+  const int64_t size = (bytes + kPage - 1) / kPage * kPage;
+  void* block =
+      mmap(nullptr, static_cast<size_t>(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  require(block != MAP_FAILED, "memory: {:.1f} MiB could not be allocated",
           static_cast<double>(bytes) / (1 << 20));
-  const auto address = reinterpret_cast<uintptr_t>(block);
-  std::byte* const aligned = block + (kAlignment - address % kAlignment) % kAlignment;
-  return {aligned, [block](std::byte*) { std::free(block); }};
+#ifdef MADV_HUGEPAGE
+  madvise(block, static_cast<size_t>(size),
+          MADV_HUGEPAGE);  // a wish: first touches and address look-ups get cheaper
+#endif
+  return {static_cast<std::byte*>(block), [size](std::byte* p) { munmap(p, static_cast<size_t>(size)); }};
 }
 
 }  // namespace nf

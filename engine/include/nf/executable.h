@@ -75,6 +75,7 @@ class Executable {
   std::shared_ptr<State> state_;
   Buffer arena_, constants_;
   std::unique_ptr<BoundPlan> bound_;
+  std::vector<std::pair<std::string, ValueId>> inputs_;
   std::vector<Launch> launches_;
   std::string name_;
   bool profiling_ = false;
