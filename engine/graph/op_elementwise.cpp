@@ -1,5 +1,6 @@
 // Elementwise ops: rows and builders. Operands of a row have equal shapes; the builders broadcast.
 #include <algorithm>
+#include <cmath>
 #include <numbers>
 
 #include "graph/op_rows.h"
@@ -245,9 +246,10 @@ Value apply_binary(Op op, Value a, Value b) {
   return apply(op, {broadcast_to(cast(a, dtype), shape), broadcast_to(cast(b, dtype), shape)});
 }
 
-// A number beside a tensor: it takes the tensor's shape and arithmetic dtype.
+// A number beside a tensor: it takes the tensor's shape and arithmetic dtype; beside integers a fraction is an f32.
 Value number(Value like, double value) {
-  const DType dtype = arithmetic_dtype(like.dtype());
+  const bool is_fraction = !is_float(like.dtype()) && value != std::trunc(value);
+  const DType dtype = is_fraction ? DType::f32 : arithmetic_dtype(like.dtype());
   return like.graph->add(Op::constant, {},
                          {{"value", value}, {"dtype", to_attribute(dtype)}, {"shape", like.shape()}});
 }

@@ -1,6 +1,7 @@
 #include "tools/trainer/interrupt.h"
 
 #include <csignal>
+#include <initializer_list>
 
 namespace nf {
 namespace {
