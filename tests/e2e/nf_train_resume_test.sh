@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# nf-train stopped in every way there is: Ctrl-C, kill -9, another number of threads. The resumed run must end
+# with the bits of one that was never stopped.
+set -euo pipefail
+
+train=${NF_BIN_DIR:?}/nf-train
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+fail() {
+  echo "FAIL: $*" >&2
+  exit 1
+}
+
+for i in $(seq 1 400); do echo "line $i of the text, which is long enough to learn something from it"; done > "$work/text.txt"
+# A model of a few thousand parameters; enough steps that a signal meets it at work.
+common=(--data "$work/text.txt" --attention-type gqa --hidden-size 32 --intermediate-size 64
+  --num-hidden-layers 2 --num-attention-heads 4 --max-position-embeddings 64 --seq-len 32 --batch-size 4
+  --residual-dropout 0.1 --steps 400 --save-every 20 --eval-every 50 --eval-batches 2)
+
+"$train" "${common[@]}" --threads 1 --out "$work/whole" --json > /dev/null
+expected=$(sha256sum < "$work/whole/checkpoint-400/model.safetensors")
+
+wait_for_checkpoint() { # RUN PID
+  for _ in $(seq 1 600); do
+    compgen -G "$1/checkpoint-*/manifest.json" > /dev/null && return
+    kill -0 "$2" 2> /dev/null || fail "the run in $1 ended before its first checkpoint"
+    sleep 0.05
+  done
+  fail "no checkpoint in $1"
+}
+
+# Ctrl-C: the step is finished and saved, the exit status is 130.
+"$train" "${common[@]}" --threads 2 --out "$work/stopped" --json > "$work/stopped.log" &
+pid=$!
+wait_for_checkpoint "$work/stopped" $pid
+kill -INT $pid
+status=0
+wait $pid || status=$?
+if [ $status -eq 130 ]; then
+  tail -n 1 "$work/stopped.log" | grep -q '"interrupted":true' || fail "the last line does not say interrupted"
+elif [ $status -ne 0 ]; then # 0: the run was faster than the signal
+  fail "stopped run exited with $status, not 130"
+fi
+"$train" --resume "$work/stopped" --threads 1 --json > /dev/null
+[ "$(sha256sum < "$work/stopped/checkpoint-400/model.safetensors")" = "$expected" ] || fail "other bits after a stop"
+
+# kill -9: whatever was half done is passed over.
+"$train" "${common[@]}" --threads 1 --out "$work/killed" --json > /dev/null &
+pid=$!
+wait_for_checkpoint "$work/killed" $pid
+kill -9 $pid
+wait $pid 2> /dev/null || true
+"$train" --resume "$work/killed" --threads 2 --json > /dev/null
+[ "$(sha256sum < "$work/killed/checkpoint-400/model.safetensors")" = "$expected" ] || fail "other bits after kill -9"
+[ "$(grep -c '"loss"' "$work/killed/metrics.jsonl")" = 400 ] || fail "metrics.jsonl has not one record per step"
+
+# A checkpoint that was altered is passed over for the one before.
+printf 'x' | dd of="$work/whole/checkpoint-400/model.safetensors" bs=1 seek=2000 conv=notrunc status=none
+"$train" --resume "$work/whole" --json > "$work/altered.log"
+grep -q 'passing over' "$work/altered.log" || fail "the altered checkpoint is not mentioned"
+[ "$(sha256sum < "$work/whole/checkpoint-400/model.safetensors")" = "$expected" ] || fail "other bits after damage"
+echo "ok"
