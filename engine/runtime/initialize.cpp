@@ -1,8 +1,12 @@
 // How tensors of a State start.
+#include <omp.h>
+
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
 #include "base/hash.h"
+#include "base/parallel.h"
 #include "base/philox.h"
 #include "nf/state.h"
 
@@ -15,19 +19,11 @@ std::span<float> floats(State& state, const std::string& name) {
   return {reinterpret_cast<float*>(memory.data()), memory.size() / sizeof(float)};
 }
 
-}  // namespace
-
-void fill_constant(State& state, const std::string& name, double value) {
-  for (float& element : floats(state, name)) element = static_cast<float>(value);
-}
-
-// Box and Muller: two uniform words make two deviates; a Philox block makes four.
-void fill_normal(State& state, const std::string& name, double std, uint64_t seed) {
-  const std::span<float> values = floats(state, name);
-  const PhiloxKey key{static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)};
-  const uint64_t stream = hash(name);
+// Box and Muller: two uniform words make two deviates; a Philox block makes four. `first`, a multiple of 4,
+// is the number of the range's first element in the whole tensor.
+void fill_normal_range(std::span<float> values, size_t first, double std, PhiloxKey key, uint64_t stream) {
   for (size_t i = 0; i < values.size(); i += 4) {
-    const uint64_t block = i / 4;
+    const uint64_t block = (first + i) / 4;
     const auto words = philox({static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32),
                                static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32)},
                               key);
@@ -39,6 +35,25 @@ void fill_normal(State& state, const std::string& name, double std, uint64_t see
       if (i + pair + 1 < values.size()) values[i + pair + 1] = static_cast<float>(radius * std::sin(angle));
     }
   }
+}
+
+}  // namespace
+
+void fill_constant(State& state, const std::string& name, double value) {
+  for (float& element : floats(state, name)) element = static_cast<float>(value);
+}
+
+void fill_normal(State& state, const std::string& name, double std, uint64_t seed) {
+  const std::span<float> values = floats(state, name);
+  const PhiloxKey key{static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)};
+  const uint64_t stream = hash(name);
+  constexpr size_t kPerTask = 1 << 16;
+  const auto tasks = static_cast<int64_t>((values.size() + kPerTask - 1) / kPerTask);
+  parallel_for(omp_get_num_procs(), tasks, [&](int64_t task) {
+    const auto first = static_cast<size_t>(task) * kPerTask;
+    fill_normal_range(values.subspan(first, std::min(kPerTask, values.size() - first)), first, std, key,
+                      stream);
+  });
 }
 
 }  // namespace nf
