@@ -288,7 +288,7 @@ TEST_CASE("options and parameters out of range are refused") {
   refuses({.ema = 1});
   refuses({.optimizer = Optimizer::muon, .muon_products = DType::f64});
   refuses({.optimizer = static_cast<Optimizer>(99)});
-  refuses({}, [](TrainedParameter& p) { p.name = "w"; });
+  refuses({}, [](TrainedParameter& p) { p.name = std::string("w"); });
   refuses({}, [](TrainedParameter& p) { p.normalize_axis = 1; });  // the vector has no axis 1
   refuses({}, [](TrainedParameter& p) { p.gradient = sum(p.gradient); });
   refuses({}, [](TrainedParameter& p) { p.weight = p.gradient; });
