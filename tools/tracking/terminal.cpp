@@ -67,6 +67,14 @@ std::string format_quantity(double value) {
   return fmt::format("{:.{}f}{}", value, decimals, kMagnitudes[magnitude]);
 }
 
+std::string format_bytes(int64_t bytes) {
+  constexpr std::string_view kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  auto value = static_cast<double>(bytes);
+  size_t unit = 0;
+  for (; value >= 1024 && unit + 1 < std::size(kUnits); ++unit) value /= 1024;
+  return fmt::format("{:.{}f} {}", value, unit == 0 || value >= 100 ? 0 : 1, kUnits[unit]);
+}
+
 std::string format_duration(double seconds) {
   if (!(seconds >= 0) || seconds > 1e9) return "?";
   const auto total = static_cast<int64_t>(std::llround(seconds));

@@ -24,6 +24,9 @@ Terminal standard_error();
 // "812", "12.3k", "1.24M": three digits and a magnitude.
 std::string format_quantity(double value);
 
+// "512 B", "3.4 MiB".
+std::string format_bytes(int64_t bytes);
+
 // "0:07", "12:34", "3:02:11", "4d 03h".
 std::string format_duration(double seconds);
 

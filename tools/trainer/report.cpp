@@ -22,14 +22,6 @@ void print_event(const Ordered& event) {
   print(event.dump(-1, ' ', false, Ordered::error_handler_t::replace) + "\n");
 }
 
-std::string format_bytes(int64_t bytes) {
-  constexpr std::string_view kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-  auto value = static_cast<double>(bytes);
-  size_t unit = 0;
-  for (; value >= 1024 && unit + 1 < std::size(kUnits); ++unit) value /= 1024;
-  return fmt::format("{:.{}f} {}", value, unit == 0 || value >= 100 ? 0 : 1, kUnits[unit]);
-}
-
 }  // namespace
 
 RunReport::RunReport(const TrainSettings& settings, fs::path run, int64_t first_step, int64_t total,

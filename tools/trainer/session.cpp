@@ -14,22 +14,6 @@ void set_scalar(Executable& executable, std::string_view name, double value) {
   if (executable.has_input(name)) executable.set(name, std::span(&narrow, 1));
 }
 
-Recompute recompute_of(const GradientCheckpointing& checkpointing) {
-  switch (checkpointing.mode) {
-    case GradientCheckpointing::Mode::none: return {};
-    case GradientCheckpointing::Mode::layer: return {.kind = Recompute::Kind::layer};
-    case GradientCheckpointing::Mode::bytes:
-      return {.kind = Recompute::Kind::budget, .bytes = checkpointing.bytes};
-  }
-  return {};
-}
-
-// Batches that are padded end at a multiple of kLengthMultiple, which may lie beyond seq_len.
-int64_t longest_batch(const TrainSettings& settings) {
-  if (settings.batch_mode == BatchMode::pack) return settings.seq_len;
-  return (settings.seq_len + kLengthMultiple - 1) / kLengthMultiple * kLengthMultiple;
-}
-
 [[noreturn]] void fail_nonfinite(Executable& executable, int64_t step, float loss) {
   const std::string where = executable.find_nonfinite();
   throw RunFailed(fmt::format(
@@ -44,43 +28,15 @@ std::shared_ptr<const Device> open_device(const TrainSettings& settings) {
   return settings.device == DeviceKind::reference ? reference_device() : cpu_device(settings.threads);
 }
 
-OptimizerOptions optimizer_options(const TrainSettings& s) {
-  return {.optimizer = s.optimizer,
-          .weight_decay = s.weight_decay,
-          .beta1 = s.beta1,
-          .beta2 = s.beta2,
-          .eps = s.eps,
-          .momentum = s.momentum,
-          .nesterov = s.nesterov,
-          .muon_scaling = s.muon_scaling,
-          .clip = s.clip,
-          .ema = s.ema};
-}
-
 TrainingSession::TrainingSession(const ModelConfig& model, const TrainSettings& settings, bool documents,
                                  std::shared_ptr<const Device> device, int64_t head_similarity_from)
     : model_(model),
       settings_(settings),
-      compute_(settings.dtype == ComputeType::bf16 ? DType::bf16 : DType::f32),
-      longest_(longest_batch(settings)),
+      options_(plan_options(model, settings, documents)),
       head_similarity_from_(head_similarity_from),
       state_(std::make_shared<State>(std::move(device))),
-      parameters_(model_parameters(model)) {
-  // A padded batch is longer than seq_len by less than kLengthMultiple, all of it padding.
-  ModelConfig wide = model;
-  wide.max_position_embeddings = std::max(model.max_position_embeddings, longest_);
-  executables_ = std::make_unique<Executables>(
-      wide,
-      ExecutablesOptions{.batch = settings.batch_size,
-                         .longest = longest_,
-                         .compute = compute_,
-                         .documents = documents,
-                         .accumulates = settings.grad_accum > 1,
-                         .evaluates = settings.eval_every > 0 && settings.val_fraction > 0,
-                         .recompute = recompute_of(model.gradient_checkpointing),
-                         .optimizer = optimizer_options(settings)},
-      state_);
-}
+      parameters_(model_parameters(model)),
+      executables_(std::make_unique<Executables>(model, options_, state_)) {}
 
 void TrainingSession::initialize() {
   initialize_parameters(*state_, parameters_, static_cast<uint64_t>(settings_.seed));
@@ -89,7 +45,8 @@ void TrainingSession::initialize() {
 
 void TrainingSession::next_batch(Batches& batches) {
   batches.next(batch_);
-  if (settings_.batch_mode == BatchMode::pad) lengthen(batch_, bucket_length(batch_.length, longest_));
+  if (settings_.batch_mode == BatchMode::pad)
+    lengthen(batch_, bucket_length(batch_.length, options_.longest));
 }
 
 void TrainingSession::set_inputs(Executable& executable, int64_t step, int64_t micro) {

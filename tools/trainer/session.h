@@ -45,7 +45,7 @@ class TrainingSession {
   const std::vector<Parameter>& parameters() const { return parameters_; }
   Executables& executables() { return *executables_; }
   const Executables& executables() const { return *executables_; }
-  DType compute() const { return compute_; }
+  DType compute() const { return options_.compute; }
 
  private:
   void next_batch(Batches& batches);
@@ -53,8 +53,8 @@ class TrainingSession {
 
   ModelConfig model_;
   TrainSettings settings_;
-  DType compute_;
-  int64_t longest_, head_similarity_from_;
+  PlanOptions options_;
+  int64_t head_similarity_from_;
   std::shared_ptr<State> state_;
   std::vector<Parameter> parameters_;
   std::unique_ptr<Executables> executables_;
@@ -63,7 +63,5 @@ class TrainingSession {
 
 // The device that the settings name.
 std::shared_ptr<const Device> open_device(const TrainSettings& settings);
-
-OptimizerOptions optimizer_options(const TrainSettings& settings);
 
 }  // namespace nf

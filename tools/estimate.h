@@ -1,0 +1,69 @@
+// What a training run would need, known before anything is allocated: parameters, FLOPs, memory to the byte,
+// tokens.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "tools/data/dataset.h"
+#include "tools/trainer/plans.h"
+
+namespace nf {
+
+// Bytes that the run holds at its peak, from the plans that the trainer executes. Not counted: the program
+// itself and the tokens of the text (4 bytes each).
+struct MemoryEstimate {
+  // Tensors that outlive steps: together State::bytes().
+  int64_t weights = 0;        // f32
+  int64_t narrow_copies = 0;  // of the weights, bf16
+  int64_t gradients = 0;      // f32
+  int64_t optimizer = 0;      // moments and averaged weights, f32
+  // The arena that all steps share, as the hungriest of them (`arena_step`) divides it.
+  int64_t activations = 0;
+  int64_t workspace = 0;  // scratch of its hungriest kernel
+  std::string arena_step;
+  int64_t constants = 0;  // tables inside the graphs, such as rotary angles
+
+  int64_t state() const { return weights + narrow_copies + gradients + optimizer; }
+  int64_t arena() const { return activations + workspace; }
+  int64_t total() const { return state() + arena() + constants; }
+};
+
+// For batches of the longest length. `model` has its vocabulary; documents: see TrainingData.
+MemoryEstimate estimate_memory(const ModelConfig& model, const TrainSettings& settings, bool documents,
+                               const Device& device);
+
+struct Estimate {
+  ModelConfig model;
+  ParameterCount parameters;
+  std::optional<DatasetStats> text;  // the training part; without --data nothing
+  int64_t validation_tokens = 0;
+  int64_t tokens_per_step = 0;
+  std::optional<int64_t> steps;  // known when stated, or when there is text to count epochs on
+  double forward_flops = 0;      // per token
+  double training_flops = 0;     // per token: forward, and twice as much backward
+  double executed_flops = 0;     // per token: training_flops and what gradient checkpointing computes again
+  MemoryEstimate memory;
+  int64_t kv_cache_bytes = 0;  // per token of a generated sequence
+  double peak_flops = 0;       // FLOP/s of the device's matrix products, measured; 0: not known
+
+  std::optional<int64_t> tokens() const;  // of the whole run
+  // Of the whole run, at kAssumedShare of the peak.
+  std::optional<double> seconds() const;
+};
+
+constexpr double kAssumedShare = 0.5;
+// Tokens per parameter at which training is compute-optimal (Hoffmann et al., arXiv 2203.15556).
+constexpr double kChinchillaTokens = 20;
+
+// Reads the text if there is one; throws Error for what is wrong with it, and when nothing says how large the
+// vocabulary is. Never allocates the model.
+Estimate estimate(const CommandLine& line);
+
+std::string to_text(const Estimate& estimate);
+std::string to_json(const Estimate& estimate);  // one line
+
+// Prints the estimate, as text or with --json as one object, or the help. Returns an exit status.
+int run_estimate(const CommandLine& line);
+
+}  // namespace nf
