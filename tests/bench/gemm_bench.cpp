@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <string>
 #include <vector>
@@ -195,6 +196,7 @@ void run(const Case& test, int threads, double budget) {
     line += fmt::format("  {:5.1f} GB/s of {:5.1f}", rate / seconds, bandwidth);
   }
   fmt::print("{}{}\n", line, peers(args, threads, budget));
+  std::fflush(stdout);
 }
 
 }  // namespace
