@@ -49,14 +49,14 @@ test: build      ## build and run all tests
 
 PROGRAMS = $(patsubst tools/%.cpp,%,$(wildcard tools/nf-*.cpp))
 DEMO_DATA  ?= /usr/share/games/fortunes
-DEMO_FLAGS ?= --steps 200 --batch-size 8 --seq-len 128 --eval-every 50
+DEMO_FLAGS ?= --steps 400 --batch-size 8 --seq-len 256 --eval-every 100 --eval-batches 10
 demo: configure  ## train an nGPT on Debian's fortunes (minutes), then let it write
 	$(call install,$(DEMO_PACKAGES),for a text to train on)
 	@cmake --build $(BUILD) -j $(JOBS) --target $(PROGRAMS)
 	@rm -rf build/demo
 	@./nf-train -m ngpt.json --data $(DEMO_DATA) --out build/demo $(DEMO_FLAGS)
 	@echo
-	@./nf-generate -m build/demo --prompt "The trouble with" --max-tokens 200
+	@./nf-generate -m build/demo --prompt "The trouble with" --max-tokens 300 --temperature 0.6 --top-k 40
 
 bench: packages  ## build and run the benchmarks
 	$(call install,$(BENCH_PACKAGES),for the benchmarks)
