@@ -15,6 +15,7 @@
 #include <map>
 #include <numeric>
 #include <queue>
+#include <set>
 
 #include "passes/fuse_items.h"
 #include "passes/passes.h"
@@ -51,6 +52,7 @@ class Fusion {
   GraphPtr run() {
     collect_units();
     order_units();
+    copy_old_states();
     return rewriter_.finish();
   }
 
@@ -277,6 +279,19 @@ class Fusion {
         return is_dense(shape, strides);
       case Op::assign: return position == 0 || is_dense(shape, strides);
       default: return is_dense(shape, strides);
+    }
+  }
+
+  // An output that shows a state is copied when the graph assigns the state: it shows the old value.
+  void copy_old_states() {
+    Graph& to = rewriter_.to();
+    std::set<int32_t> assigned;
+    for (int32_t effect : to.effects())
+      if (to.node(effect).op == Op::assign) assigned.insert(to.node(effect).inputs[0].node);
+    for (const Graph::Output& output : graph_.outputs()) {
+      const Value shown = rewriter_.at(output.value);
+      const auto view = view_of(to, shown.id);
+      if (view && assigned.contains(view->root.node)) rewriter_.map(output.value.node, {copy_of(shown)});
     }
   }
 

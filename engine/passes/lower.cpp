@@ -103,6 +103,9 @@ class Lowering {
     const Graph& from = rewriter_.from();
     const Node& sum = from.node(assign.inputs[1]);
     if (sum.op != Op::add || uses_[static_cast<size_t>(assign.inputs[1].node)] != 1) return;
+    const bool others_read_it =
+        reads_[static_cast<size_t>(assign.inputs[0].node)][0] != 2;  // the sum, the assign
+    if (others_read_it) return;
     for (size_t side : {size_t{0}, size_t{1}}) {
       const ValueId kernel = sum.inputs[1 - side];
       if (sum.inputs[side] != assign.inputs[0] || !can_accumulate(from.node(kernel), kernel.output) ||
@@ -183,12 +186,12 @@ class Lowering {
   }
 
   // Decompositions are made of primitives, whose reductions still have to be brought into form. Nodes before
-  // `first` already are.
+  // `first` already are, but for those of an earlier decomposition that this one shares.
   Value with_lowered_reductions(Value value, int32_t first) {
-    if (value.id.node < first) return value;
     Graph& graph = rewriter_.to();
     if (const auto found = lowered_.find(value.id.node); found != lowered_.end())
       return graph.value({found->second.node, value.id.output});
+    if (value.id.node < first) return value;
     const Node node = graph.node(value.id);
     Values inputs;
     bool changed = false;
