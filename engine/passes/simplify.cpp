@@ -136,10 +136,14 @@ Value cast_of_constant(const Match& m) {
   }
 }
 
-// Movement goes after casts, so that a cast joins the loop that made its operand.
+// Movement goes after casts that make narrow, so that such a cast joins the loop that made its operand. A
+// cast that widens stays with its reader, so that what is kept in memory is the narrow value; but a concat's
+// parts are cast, as a concat is memory anyway and its parts can be made in it.
 Value cast_of_movement(const Match& m) {
   const Node source = m.in_node(0);
-  if (source.op != Op::reshape && source.op != Op::transpose && source.op != Op::concat) return {};
+  const bool is_view = source.op == Op::reshape || source.op == Op::transpose;
+  if (!is_view && source.op != Op::concat) return {};
+  if (is_view && widens(m.in(0).dtype(), m.node().outputs[0].dtype)) return {};
   Values inputs;
   for (ValueId id : source.inputs) inputs.push_back(cast(m.graph.value(id), m.node().outputs[0].dtype));
   return rebuilt(m.graph, source, inputs, source.attributes);
@@ -294,7 +298,7 @@ const std::vector<Rule>& rules() {
        [](const Match& m) { return left_if(m, m.in(0).dtype() == m.node().outputs[0].dtype); }},
       {"cast(cast(x, wider), t) -> cast(x, t)", Op::cast, cast_of_cast},
       {"cast(constant) -> constant", Op::cast, cast_of_constant},
-      {"cast(move(x)) -> move(cast(x))", Op::cast, cast_of_movement},
+      {"narrow(move(x)) -> move(narrow(x))", Op::cast, cast_of_movement},
       {"reshape(x, its shape) -> x", Op::reshape, identity_movement},
       {"reshape(constant) -> constant", Op::reshape, movement_of_constant},
       {"reshape(reshape(x)) -> reshape(x)", Op::reshape, reshape_of_reshape},
