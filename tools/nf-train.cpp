@@ -1,6 +1,7 @@
 // Trains a model: nf-train -m gqa --data book.txt
 #include <cstdio>
 
+#include "tools/estimate.h"
 #include "tools/program.h"
 #include "tools/trainer/interrupt.h"
 #include "tools/trainer/trainer.h"
@@ -12,6 +13,7 @@ int main(int argc, char** argv) {
       std::fputs(line.help->c_str(), stdout);
       return nf::kExitDone;
     }
+    if (line.settings.estimate) return nf::run_estimate(line);
     const nf::StopSignal stop;
     nf::Trainer trainer(line);  // texts, model, compilation, weights
     return trainer.run([&] { return stop.requested(); });

@@ -33,6 +33,7 @@ int64_t count(const json& object, const char* key, std::string_view source) {
 }
 
 void check_identity(const json& written, const json& wanted, std::string_view source) {
+  require(written.is_object(), "{}: 'identity' must be an object", source);
   for (const auto& [key, value] : wanted.items()) {
     const json before = written.value(key, json());
     require(before == value,
@@ -68,6 +69,7 @@ std::string to_json(const RunState& run, const std::string& identity) {
       {"tokens", run.tokens},
       {"position",
        {{"seed", run.position.seed}, {"epoch", run.position.epoch}, {"index", run.position.index}}},
+      {"evaluated_step", run.evaluated_step},
       {"best_loss", run.best_loss ? Ordered(*run.best_loss) : Ordered()},
       {"best_step", run.best_step},
       {"identity", Ordered::parse(identity)}};
@@ -88,6 +90,7 @@ RunState parse_run_state(std::string_view text, const std::string& identity, std
   run.position = {.seed = seed.get<uint64_t>(),
                   .epoch = count(position, "epoch", source),
                   .index = count(position, "index", source)};
+  run.evaluated_step = count(object, "evaluated_step", source);
   const json& best = member(object, "best_loss", source);
   require(best.is_null() || best.is_number(), "{}: 'best_loss' is {}, not a number", source, shown(best));
   if (best.is_number()) run.best_loss = best.get<double>();

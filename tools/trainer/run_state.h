@@ -13,6 +13,7 @@ struct RunState {
   int64_t step = 0;                                // steps done
   int64_t tokens = 0;                              // targets learned from
   BatchPosition position;                          // of the next batch
+  int64_t evaluated_step = 0;                      // the last step with a validation loss
   std::optional<double> best_loss = std::nullopt;  // the lowest validation loss, and
   int64_t best_step = 0;                           // where it was measured
 };

@@ -116,18 +116,15 @@ int Trainer::run(const std::function<bool()>& stop) {
 void Trainer::train(const std::function<bool()>& stop) {
   // Fresh weights of whatever seed begin at about the same loss, which one batch tells.
   if (run_state_.step == 0 && validation_) evaluate(settings_.init_from.empty() ? 1 : settings_.eval_batches);
+  if (evaluation_due()) evaluate(settings_.eval_batches);  // the run was stopped before it came to this
   bool stopped = false;
   while (run_state_.step < total_ && !stopped) {
     train_step();
-    const int64_t step = run_state_.step;
-    const bool last = step == total_;
     stopped = stop();
-    const bool best = validation_ && !stopped && (last || is_multiple(step, settings_.eval_every)) &&
-                      evaluate(settings_.eval_batches);
-    if (best || last || stopped || is_multiple(step, settings_.save_every)) save();
-    if (best) mark_best(folder_, step);
+    if (!stopped && evaluation_due()) evaluate(settings_.eval_batches);
+    if (stopped || run_state_.step == total_ || is_multiple(run_state_.step, settings_.save_every)) save();
   }
-  if (saved_step_ != run_state_.step) save();  // resumed at its end, into another folder
+  save();  // for a run that resumed at its end, into another folder
 }
 
 void Trainer::train_step() {
@@ -160,7 +157,13 @@ void Trainer::train_step() {
   if (!std::isfinite(result.gradient_norm)) report_->skipped(step, result.gradient_norm);
 }
 
-bool Trainer::evaluate(int64_t batches) {
+bool Trainer::evaluation_due() const {
+  const int64_t step = run_state_.step;
+  return validation_ && step > run_state_.evaluated_step &&
+         (step == total_ || is_multiple(step, settings_.eval_every));
+}
+
+void Trainer::evaluate(int64_t batches) {
   BatchPosition start = validation_->position();
   start.epoch = start.index = 0;
   validation_->seek(start);
@@ -168,12 +171,14 @@ bool Trainer::evaluate(int64_t batches) {
   const int64_t step = run_state_.step;
   const bool best =
       step > 0 && std::isfinite(loss) && (!run_state_.best_loss || loss < *run_state_.best_loss);
-  if (best) {
-    run_state_.best_loss = loss;
-    run_state_.best_step = step;
-  }
+  run_state_.evaluated_step = step;
   report_->evaluated(step, loss, best);
-  return best;
+  if (!best) return;
+  run_state_.best_loss = loss;
+  run_state_.best_step = step;
+  save();
+  mark_best(folder_, step);
+  prune_checkpoints(folder_, settings_.keep);  // the best one until now may go
 }
 
 void Trainer::save() {

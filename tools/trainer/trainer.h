@@ -39,8 +39,9 @@ class Trainer {
 
   void train(const std::function<bool()>& stop);
   void train_step();
-  bool evaluate(int64_t batches);  // whether the loss is the lowest so far
-  void save();
+  bool evaluation_due() const;
+  void evaluate(int64_t batches);  // saves and marks the checkpoint when the loss is the lowest so far
+  void save();                     // unless this step is saved
   void measure_peak();
   void profile();
 

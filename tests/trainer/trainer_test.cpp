@@ -1,0 +1,204 @@
+#include "tools/trainer/trainer.h"
+
+#include <doctest/doctest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "nf/file.h"
+#include "tests/trainer/training_support.h"
+#include "tools/program.h"
+#include "tools/trainer/tensors.h"
+
+using namespace nf;
+namespace fs = std::filesystem;
+
+namespace {
+
+CommandLine line_for(const Folder& folder, const std::string& out) {
+  CommandLine line;
+  line.settings = small_settings(folder.write("text.txt", small_text(2000)));
+  line.settings.val_fraction = 0.1;
+  line.settings.eval_every = 5;
+  line.settings.eval_batches = 2;
+  line.settings.out = folder.path / out;
+  line.settings.json = true;
+  line.model = small_model();
+  line.model.residual_dropout = 0.1;
+  return line;
+}
+
+int train(const CommandLine& line, const std::function<bool(const Trainer&)>& stop = {}) {
+  const Silence silence;
+  Trainer trainer(line);
+  return trainer.run([&] { return stop && stop(trainer); });
+}
+
+uint64_t weights_hash(const fs::path& checkpoint) { return hash_file(checkpoint / "model.safetensors"); }
+
+std::string refusal(const CommandLine& line) {
+  try {
+    train(line);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+}  // namespace
+
+TEST_CASE("trainer: a run leaves what others need") {
+  const Folder folder;
+  CommandLine line = line_for(folder, "run");
+  line.settings.save_every = 4;
+  line.settings.keep = 2;
+  CHECK(train(line) == kExitDone);
+  const fs::path run = folder.path / "run";
+  for (const char* file :
+       {"config.json", "tokenizer.json", "metrics.jsonl", "best", "checkpoint-20/config.json",
+        "checkpoint-20/optimizer.safetensors", "checkpoint-20/tokenizer.json"})
+    CHECK_MESSAGE(fs::exists(run / file), file);
+  CHECK(parse_config(read_file(run / "config.json"), "config").model.vocab_size == 257);
+  CHECK(!find_damage(run / "checkpoint-20"));
+
+  const MetricSeries losses = read_metric(run / "metrics.jsonl", "loss"),
+                     validation = read_metric(run / "metrics.jsonl", "val_loss");
+  CHECK(losses.steps.size() == 20);
+  CHECK(losses.values.back() < losses.values.front());
+  CHECK(validation.steps == std::vector<double>{0, 5, 10, 15, 20});
+  CHECK(fs::read_symlink(run / "best") == "checkpoint-20");  // the loss still falls
+  int64_t checkpoints = 0;
+  for (const auto& entry : fs::directory_iterator(run))
+    checkpoints += entry.path().filename().string().starts_with("checkpoint-");
+  CHECK(checkpoints == 2);
+}
+
+TEST_CASE("trainer: stopped and resumed, the run ends with the same bits, whatever the threads") {
+  for (const ComputeType dtype : {ComputeType::f32, ComputeType::bf16}) {
+    CAPTURE(name(dtype));
+    const Folder folder;
+    CommandLine whole = line_for(folder, "whole");
+    whole.settings.dtype = dtype;
+    whole.settings.ema = 0.9;
+    CHECK(train(whole) == kExitDone);
+
+    CommandLine parts = whole;
+    parts.settings.out = folder.path / "parts";
+    CHECK(train(parts, [](const Trainer& trainer) { return trainer.step() == 7; }) == kExitInterrupted);
+    CHECK(fs::exists(folder.path / "parts/checkpoint-7"));
+    parts.settings.resume = true;
+    parts.settings.resume_from = parts.settings.out;
+    parts.settings.threads = 3;
+    CHECK(train(parts, [](const Trainer& trainer) { return trainer.step() == 10; }) == kExitInterrupted);
+    parts.settings.threads = 2;
+    CHECK(train(parts) == kExitDone);
+
+    const fs::path a = folder.path / "whole/checkpoint-20", b = folder.path / "parts/checkpoint-20";
+    CHECK(weights_hash(a) == weights_hash(b));
+    CHECK(hash_file(a / "optimizer.safetensors") == hash_file(b / "optimizer.safetensors"));
+    CHECK(read_file(a / "trainer_state.json") == read_file(b / "trainer_state.json"));
+    for (const char* metric : {"loss", "val_loss", "grad_norm", "lr"}) {
+      CAPTURE(metric);
+      const MetricSeries before = read_metric(folder.path / "whole/metrics.jsonl", metric),
+                         after = read_metric(folder.path / "parts/metrics.jsonl", metric);
+      CHECK(before.steps == after.steps);
+      CHECK(before.values == after.values);
+    }
+  }
+}
+
+TEST_CASE("trainer: nothing is overwritten unasked") {
+  const Folder folder;
+  CommandLine line = line_for(folder, "run");
+  line.settings.steps = 4;
+  line.settings.save_every = 2;
+  CHECK(train(line) == kExitDone);
+  CHECK(refusal(line).find("has a run already; continue it with --resume") != std::string::npos);
+
+  CommandLine back = line;
+  back.settings.resume = true;
+  back.settings.resume_from = folder.path / "run/checkpoint-2";
+  CHECK(refusal(back).find("has checkpoint-4 already, later than step 2") != std::string::npos);
+  back.settings.out = folder.path / "branch";
+  CHECK(train(back) == kExitDone);
+  CHECK(weights_hash(folder.path / "branch/checkpoint-4") == weights_hash(folder.path / "run/checkpoint-4"));
+}
+
+TEST_CASE("trainer: resuming a finished run trains no more; with more steps it goes on") {
+  const Folder folder;
+  CommandLine line = line_for(folder, "run");
+  CHECK(train(line) == kExitDone);
+  const uint64_t before = weights_hash(folder.path / "run/checkpoint-20");
+  line.settings.resume = true;
+  line.settings.resume_from = line.settings.out;
+  CHECK(train(line) == kExitDone);
+  CHECK(weights_hash(folder.path / "run/checkpoint-20") == before);
+  line.settings.steps = 25;
+  CHECK(train(line) == kExitDone);
+  CHECK(fs::exists(folder.path / "run/checkpoint-25"));
+}
+
+TEST_CASE("trainer: a resumed run agrees with the one before, or says where it does not") {
+  const Folder folder;
+  CommandLine line = line_for(folder, "run");
+  line.settings.steps = 2;
+  CHECK(train(line) == kExitDone);
+  line.settings.resume = true;
+  line.settings.resume_from = line.settings.out;
+  line.settings.optimizer = Optimizer::lion;
+  CHECK(refusal(line).find("made with optimizer = \"adamw\", now it is \"lion\"") != std::string::npos);
+}
+
+TEST_CASE("trainer: weights from another run start a new one") {
+  const Folder folder;
+  CommandLine first = line_for(folder, "first");
+  CHECK(train(first) == kExitDone);
+  CommandLine second = line_for(folder, "second");
+  second.settings.init_from = folder.path / "first";
+  second.settings.steps = 1;
+  CHECK(train(second) == kExitDone);
+  const double begins = read_metric(folder.path / "second/metrics.jsonl", "val_loss").values.front(),
+               ended = read_metric(folder.path / "first/metrics.jsonl", "val_loss").values.back();
+  CHECK(begins == ended);
+
+  second.settings.out = folder.path / "third";
+  second.model.hidden_size = 48;
+  CHECK(refusal(second).find("has shape [257, 32], this model needs [257, 48]") != std::string::npos);
+  CHECK(!fs::exists(folder.path / "third"));
+}
+
+TEST_CASE("trainer: a vocabulary that is too small is refused") {
+  const Folder folder;
+  CommandLine line = line_for(folder, "run");
+  line.model.vocab_size = 256;
+  CHECK(refusal(line).find("vocab_size is 256, the byte tokenizer has 257 tokens") != std::string::npos);
+  line.model.vocab_size = 300;
+  line.settings.steps = 1;
+  CHECK(train(line) == kExitDone);
+}
+
+TEST_CASE("trainer: head similarity that sets in after the warm-up changes the steps from there on") {
+  const Folder folder;
+  CommandLine line = line_for(folder, "plain");
+  line.settings.warmup_ratio = 0;
+  line.settings.warmup_steps = 3;
+  line.settings.steps = 6;
+  CHECK(train(line) == kExitDone);
+  line.settings.out = folder.path / "similar";
+  line.model.head_sim_loss = line.model.head_sim_loss_after_warmup = true;
+  CHECK(train(line) == kExitDone);
+  const auto plain = read_metric(folder.path / "plain/metrics.jsonl", "loss").values,
+             similar = read_metric(folder.path / "similar/metrics.jsonl", "loss").values;
+  for (size_t step = 0; step < 3; ++step) CHECK(plain[step] == similar[step]);
+  CHECK(plain[3] != similar[3]);
+  CHECK(read_metric(folder.path / "similar/metrics.jsonl", "head_similarity").steps ==
+        std::vector<double>{4, 5, 6});
+}
+
+TEST_CASE("trainer: a profile names the kernels and leaves a trace") {
+  const Folder folder;
+  CommandLine line = line_for(folder, "run");
+  line.settings.profile = true;
+  CHECK(train(line) == kExitDone);
+  const auto trace = nlohmann::json::parse(read_file(folder.path / "run/trace.json"));
+  CHECK(trace["traceEvents"].size() > 100);
+}
