@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# nf-generate on a run of nf-train that has learned a few words: text, seeds, stop strings, errors.
+set -euo pipefail
+
+bin=${NF_BIN_DIR:?}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+fail() {
+  echo "FAIL: $*" >&2
+  exit 1
+}
+
+for _ in $(seq 1 300); do echo "abcdefgh"; done > "$work/text.txt"
+"$bin/nf-train" --attention-type gqa --hidden-size 32 --intermediate-size 64 --num-hidden-layers 2 \
+  --num-attention-heads 4 --max-position-embeddings 64 --seq-len 32 --batch-size 8 --steps 80 --lr 0.01 \
+  --data "$work/text.txt" --out "$work/run" --json > /dev/null
+generate=("$bin/nf-generate" -m "$work/run")
+
+# What it has learned by heart.
+"${generate[@]}" --prompt abc --max-tokens 20 --temperature 0 > "$work/greedy" 2> "$work/speed"
+grep -q '^abcdefgh$' "$work/greedy" || fail "not learned: $(cat "$work/greedy")"
+grep -q 'tokens/s' "$work/speed" || fail "no speed on standard error"
+"${generate[@]}" --prompt abc --max-tokens 20 --temperature 0 --dtype f32 2> /dev/null | cmp - "$work/greedy" || fail "f32 differs"
+"${generate[@]}" --prompt abc --max-tokens 20 --temperature 0 --threads 1 2> /dev/null | cmp - "$work/greedy" || fail "threads"
+
+# Sampling: the same seed, the same text; top-k 1 is greedy.
+for seed in 1 1 2 3 4; do "${generate[@]}" --prompt abc -n 40 --temperature 3 --seed $seed 2> /dev/null; echo "="; done > "$work/samples"
+awk 'BEGIN { RS = "\n=\n" } { text[NR] = $0 } END { exit !(text[1] == text[2] && (text[1] != text[3] || text[1] != text[4])) }' \
+  "$work/samples" || fail "seeds do not decide the text"
+"${generate[@]}" --prompt abc --max-tokens 20 --temperature 3 --top-k 1 2> /dev/null | cmp - "$work/greedy" || fail "top-k 1"
+
+# A stop string ends the text before it; --json tells why.
+"${generate[@]}" --prompt abc --max-tokens 20 --temperature 0 --stop gh --json > "$work/json"
+grep -q '"text":"def"' "$work/json" || fail "stop: $(cat "$work/json")"
+grep -q '"finish_reason":"stop"' "$work/json" || fail "finish_reason"
+"${generate[@]}" --prompt abc --max-tokens 3 --temperature 0 --json | grep -q '"tokens":3,"finish_reason":"length"' || fail "max-tokens"
+# The model's length ends it too.
+"${generate[@]}" --prompt abc --max-tokens 1000 --temperature 0 --json | grep -q '"tokens":61,' || fail "capacity"
+
+expect() { # PATTERN ARGUMENTS…
+  local pattern=$1 status=0
+  shift
+  "$bin/nf-generate" "$@" > "$work/out" 2> "$work/err" || status=$?
+  [ $status -eq 2 ] || fail "'$*' exited with $status, not 2"
+  grep -q -- "$pattern" "$work/err" || fail "'$*' does not say '$pattern': $(cat "$work/err")"
+  [ "$(wc -l < "$work/err")" = 1 ] || fail "'$*' does not fail in one line"
+}
+expect 'no such folder' -m "$work/nowhere" -p x
+expect 'temperature' -m "$work/run" -p x --temperature -1
+expect 'top-p' -m "$work/run" -p x --top-p 0
+expect 'the model can see 64' -m "$work/run" -p "$(printf 'x%.0s' $(seq 1 70))"
+expect 'tokens' -m "$work/run" -p x --max-tokens 0
+"$bin/nf-generate" --help | grep -q -- '--top-k' || fail "--help"
+echo "ok"
