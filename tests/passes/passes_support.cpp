@@ -57,10 +57,10 @@ int count_steps(const Plan& plan, Op op) {
   return result;
 }
 
-std::vector<std::string> steps_of(const Plan& plan) {
-  std::vector<std::string> result;
-  for (const Plan::Step& step : plan.steps) result.emplace_back(name(plan.graph->node(step.node).op));
-  return result;
+std::string steps_of(const Plan& plan) {
+  std::vector<std::string_view> ops;
+  for (const Plan::Step& step : plan.steps) ops.push_back(name(plan.graph->node(step.node).op));
+  return fmt::format("{}", fmt::join(ops, " "));
 }
 
 const Node& only(const Graph& graph, Op op) {

@@ -28,8 +28,8 @@ std::vector<std::byte> run_tiny_step(const Graph& graph, const ModelConfig& conf
 int count(const Graph& graph, Op op);
 int count_steps(const Plan& plan, Op op);
 
-// The nodes that take a step, as in dumps: {"matmul", "loop"}.
-std::vector<std::string> steps_of(const Plan& plan);
+// The ops of the steps in order: "matmul loop".
+std::string steps_of(const Plan& plan);
 
 // The one op of that kind in the graph; fails the test when there is none or more than one.
 const Node& only(const Graph& graph, Op op);
