@@ -6,6 +6,7 @@
 
 #include "models/training_step.h"
 #include "nf/safetensors.h"
+#include "tools/arguments.h"
 #include "tools/data/batches.h"
 #include "tools/data/source.h"
 #include "tools/evaluate.h"
@@ -103,14 +104,7 @@ int run(int argc, char** argv) {
   Arguments a;
   CLI::App app("Loss and perplexity of a model.", "nf-eval");
   add_options(app, a);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::CallForHelp&) {
-    fmt::print("{}", app.help());
-    return kExitDone;
-  } catch (const CLI::ParseError& error) {
-    fail("{}", error.what());
-  }
+  if (!parse_arguments(app, argc, argv)) return kExitDone;
   require(a.ids.empty() != a.data.empty(), "give either --data or --ids-file");
   require(!a.ids.empty() || (a.logits.empty() && a.grads.empty()), "--logits and --grads need --ids-file");
   LoadedModel model = load_model(a.model, a.device == "cpu" ? cpu_device(a.threads) : reference_device());

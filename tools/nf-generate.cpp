@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "tools/arguments.h"
 #include "tools/generate.h"
 #include "tools/program.h"
 #include "tools/tokenizer/tokenizer.h"
@@ -161,14 +162,7 @@ int run(int argc, char** argv) {
   Arguments a;
   CLI::App app("Continues a text with a trained model.", "nf-generate");
   add_options(app, a);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::CallForHelp&) {
-    fmt::print("{}", app.help());
-    return kExitDone;
-  } catch (const CLI::ParseError& error) {
-    fail("{}", error.what());
-  }
+  if (!parse_arguments(app, argc, argv)) return kExitDone;
   return generate(a);
 }
 
