@@ -3,6 +3,7 @@
 
 #include <numeric>
 
+#include "nf/ops.h"
 #include "passes/views.h"
 #include "tests/support/graphs.h"
 
