@@ -246,7 +246,8 @@ Value apply_binary(Op op, Value a, Value b) {
   return apply(op, {broadcast_to(cast(a, dtype), shape), broadcast_to(cast(b, dtype), shape)});
 }
 
-// A number beside a tensor: it takes the tensor's shape and arithmetic dtype; beside integers a fraction is an f32.
+// A number beside a tensor: it takes the tensor's shape and arithmetic dtype; beside integers a fraction is
+// an f32.
 Value number(Value like, double value) {
   const bool is_fraction = !is_float(like.dtype()) && value != std::trunc(value);
   const DType dtype = is_fraction ? DType::f32 : arithmetic_dtype(like.dtype());

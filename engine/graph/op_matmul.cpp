@@ -46,7 +46,8 @@ std::vector<TensorType> infer_matmul(Types inputs, const Attributes& attributes)
 
 Value flat_matrix(Value x) { return reshape(x, {-1, x.shape().back()}); }
 
-// Weights are f32 states, cast down for the product; their gradients stay as wide as the product accumulates them.
+// Weights are f32 states, cast down for the product; their gradients stay as wide as the product accumulates
+// them.
 DType weight_gradient_dtype(Value b) {
   const Node& node = b.graph->node(b.id);
   if (node.op != Op::cast) return b.dtype();

@@ -5,7 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "data/folder.h"
+#include "tests/data/folder.h"
 #include "tools/trainer/session.h"
 
 namespace nf {

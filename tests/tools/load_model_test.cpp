@@ -8,8 +8,8 @@
 #include <functional>
 #include <limits>
 
-#include "data/folder.h"
 #include "nf/safetensors.h"
+#include "tests/data/folder.h"
 
 namespace nf {
 namespace {
