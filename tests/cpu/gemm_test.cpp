@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -33,7 +34,7 @@ struct Operand {
                       : layout == Layout::column_major ? 1
                                                        : 3 * columns + 1;
     view.col_stride = layout == Layout::row_major ? 1 : layout == Layout::column_major ? rows + 5 : 3;
-    batch_stride = (rows + 5) * (3 * columns + 3);
+    batch_stride = std::max(rows * view.row_stride, columns * view.col_stride);
     values.resize(static_cast<size_t>(batch * batch_stride + 1));
     std::normal_distribution<float> normal;
     for (float& value : values) {
@@ -208,6 +209,23 @@ TEST_CASE("gemm: the same bits for any number of threads, and for any part of a 
           CHECK(different == 0);
         }
       }
+}
+
+// One thread packs b panel by panel here, two pack it together and in chunks.
+TEST_CASE("gemm: chunks of columns and of k change no bit") {
+  std::mt19937 random(7);
+  for (DType dtype : kDtypes)
+    for (const auto& [n, k] : {std::array<int64_t, 2>{2040, 2200}, {2100, 40}, {2100, 1100}}) {
+      const Product product(dtype, Layout::row_major, dtype, Layout::row_major, DType::f32, 1, 128, n, k,
+                            random);
+      for (DType c_dtype : kDtypes)
+        for (bool accumulate : {false, true}) {
+          GemmArgs args = product.args;
+          args.c_dtype = c_dtype;
+          args.accumulate = accumulate && c_dtype == DType::f32;
+          CHECK(same_bits(product.run(args, 1), product.run(args, 2)));
+        }
+    }
 }
 
 TEST_CASE("gemm: layouts change no bit") {
