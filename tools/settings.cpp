@@ -255,8 +255,8 @@ void check_ranges(const TrainSettings& s, std::string_view source) {
       {"momentum", s.momentum, 0, kBelowOne, "at least 0 and below 1"},
       {"clip", s.clip, 0, kAny, "at least 0"},
       {"ema", s.ema, 0, kBelowOne, "at least 0 and below 1"},
-      {"warmup_steps", real(s.warmup_steps), 0, s.steps > 0 ? real(s.steps) : kCount,
-       "at least 0 and at most 'steps'"},
+      {"warmup_steps", real(s.warmup_steps), 0, kCount,
+       "at least 0"},  // a run that is shorter warms up throughout
       {"warmup_ratio", s.warmup_ratio, 0, 1, "from 0 to 1"},
       {"min_lr_ratio", s.min_lr_ratio, 0, 1, "from 0 to 1"},
       {"decay_fraction", s.decay_fraction, kTiny, 1, "above 0 and at most 1"},

@@ -310,6 +310,8 @@ TEST_CASE("settings: the command line's steps or epochs replace the config's") {
   CHECK(parse({"-m", "gqa", "--data", "d", "--epochs", "2"}).settings.steps == 0);
   CHECK(parse({"-m", "gqa", "--data", "d", "--epochs", "2"}).settings.epochs == 2);
   CHECK(parse({"-m", "gqa", "--data", "d", "--warmup-ratio", "0.5"}).settings.warmup_for(100) == 50);
+  CHECK(parse({"-m", "gqa", "--data", "d", "--steps", "8"}).settings.warmup_for(8) ==
+        8);  // shorter than the config's warm-up
   CHECK(contains(message_of({"-m", "gqa", "--data", "d", "--epochs", "2", "--steps", "5"}), "two ways"));
 }
 
@@ -334,7 +336,7 @@ TEST_CASE("settings: mistakes are one line that says what is allowed") {
   CHECK(contains(with({"--steps", "0"}), "'steps' is 0, it must be at least 1"));
   CHECK(contains(with({"--epochs", "0"}), "'epochs' is 0, it must be above 0"));
   CHECK(contains(with({"--seq-len", "4096"}), "'max_position_embeddings' allows at most 1024"));
-  CHECK(contains(with({"--warmup-steps", "900"}), "at most 'steps'"));
+  CHECK(contains(with({"--warmup-steps", "-1"}), "at least 0"));
   CHECK(contains(with({"--hidden-size", "257"}), "command line: 'hidden_size' (257) must be a multiple of"));
   CHECK(contains(with({"--hidden-size"}), "'hidden_size' must be a whole number"));
   CHECK(contains(with({"--set", "hiden_size=3"}), "unknown key 'hiden_size'; did you mean 'hidden_size'?"));
