@@ -16,7 +16,6 @@ ModelBuilder::ModelBuilder(Graph& graph, const ModelConfig& config, const ModelO
 }
 
 // ---- parameters
-// -------------------------------------------------------------------------------------------------------
 
 ModelBuilder::Entry& ModelBuilder::parameter(const std::string& name, const Shape& shape, Init init,
                                              bool layer_matrix) {
@@ -114,7 +113,6 @@ Value ModelBuilder::drop(Value x, double probability) {
 }
 
 // ---- attention
-// --------------------------------------------------------------------------------------------------------
 
 const Rope& ModelBuilder::rope(int64_t width) {
   const auto found = ropes_.find(width);
@@ -189,7 +187,6 @@ void ModelBuilder::add_head_similarity(int64_t layer, Value q, Value k, double s
 }
 
 // ---- shared pieces
-// ----------------------------------------------------------------------------------------------------
 
 Heads project_heads(ModelBuilder& b, const Scope& s, Value x) {
   const ModelConfig& c = b.config();

@@ -41,17 +41,17 @@ void add_options(CLI::App& app, Arguments& a) {
       "with --ids-file: write the gradient of the mean loss, by parameter, to this safetensors file");
   app.add_option("--batch-size", a.batch_size, "with --data: sequences at a time")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
   app.add_option("--seq-len", a.seq_len, "with --data: tokens of a sequence")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
   app.add_option("--dtype", a.dtype, "operands of matrix products")
       ->capture_default_str()
       ->check(CLI::IsMember({"f32", "bf16"}));
   app.add_option("--device", a.device, "cpu, or reference: double precision, slow")
       ->capture_default_str()
       ->check(CLI::IsMember({"cpu", "reference"}));
-  app.add_option("--threads", a.threads, "threads; default: all cores")->check(CLI::PositiveNumber);
+  app.add_option("--threads", a.threads, "threads; default: all cores")->check(CLI::Range(1, 1024));
   app.footer(
       "Prints one line of JSON: loss (nats per token), perplexity, tokens.\n\n"
       "  nf-eval -m runs/ngpt --data book.txt\n  nf-eval -m DIR --ids-file ids.json --grads "

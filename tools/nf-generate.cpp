@@ -27,7 +27,7 @@ void add_options(CLI::App& app, Arguments& a) {
   app.add_option("-p,--prompt", a.prompt, "text to continue; empty: start a new document");
   app.add_option("-n,--max-tokens", a.max_tokens, "tokens to write at most")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
   app.add_option("--temperature", a.sampling.temperature,
                  "0: always the likeliest token; higher: more surprising")
       ->capture_default_str();
@@ -45,7 +45,7 @@ void add_options(CLI::App& app, Arguments& a) {
   app.add_option("--dtype", a.dtype, "operands of matrix products")
       ->capture_default_str()
       ->check(CLI::IsMember({"f32", "bf16"}));
-  app.add_option("--threads", a.threads, "threads; default: all cores")->check(CLI::PositiveNumber);
+  app.add_option("--threads", a.threads, "threads; default: all cores")->check(CLI::Range(1, 1024));
   app.add_flag("--json", a.json, "print one JSON object instead of streaming text");
   app.footer(
       "  nf-generate -m runs/ngpt --prompt 'Once upon a time' --max-tokens 300 --temperature 0.7 --seed 3");

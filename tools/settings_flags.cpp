@@ -104,7 +104,7 @@ constexpr auto kRun = std::to_array<Flag>({
 });
 
 constexpr std::array<FlagGroup, 6> kGroups = {
-    {{"Model", "-m gqa --hidden-size 256 --num-hidden-layers 8 --data book.txt", kModel},
+    {{"Model", "-m gqa --num-hidden-layers 8 --intermediate-size 1536 --data book.txt", kModel},
      {"Data and length", "-m mha --data texts/ --batch-size 16 --seq-len 512 --epochs 2", kData},
      {"Optimizer", "-m gqa --data book.txt --optimizer muon --lr 0.02 --clip 1", kOptimizer},
      {"Schedule", "-m gqa --data book.txt --schedule wsd --warmup-steps 50 --decay-fraction 0.2", kSchedule},

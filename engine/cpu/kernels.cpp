@@ -23,7 +23,6 @@ const int32_t* optional_ids(const BoundNode& bound, int input) {
 }
 
 // ---- loops
-// -----------------------------------------------------------------------------------------------------------
 
 size_t loop_workspace(const Graph&, const Node& node, int threads) {
   return LoopKernel::workspace(*node.attributes.body("body"), node.attributes.list("space"), threads);
@@ -36,7 +35,6 @@ Launch bind_loop(const BoundNode& bound) {
 }
 
 // ---- matmul
-// ----------------------------------------------------------------------------------------------------------
 
 // The stride with which the axes [first, last) can be walked, and their number of elements.
 std::pair<int64_t, int64_t> joined(const TensorView& view, int first, int last) {
@@ -93,7 +91,6 @@ Launch bind_matmul(const BoundNode& bound) {
 }
 
 // ---- attention
-// -------------------------------------------------------------------------------------------------------
 
 bool supports_attention(const Graph& graph, const Node& node) {
   const Shape &q = input_type(graph, node, 0).shape, &v = input_type(graph, node, 2).shape;
@@ -161,7 +158,6 @@ Launch bind_attention_backward(const BoundNode& bound) {
 }
 
 // ---- loss
-// ------------------------------------------------------------------------------------------------------------
 
 bool supports_cross_entropy(const Graph& graph, const Node& node) {
   const CrossEntropyNode parsed = cross_entropy_node(node);
@@ -215,7 +211,6 @@ Launch bind_cross_entropy_backward(const BoundNode& bound) {
 }
 
 // ---- rows
-// ------------------------------------------------------------------------------------------------------------
 
 Launch bind_gather(const BoundNode& bound) {
   const TensorView table = bound.inputs[0];

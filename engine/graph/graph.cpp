@@ -46,7 +46,6 @@ std::string describe(std::span<const Value> inputs) {
 }  // namespace
 
 // ---- Value
-// ----------------------------------------------------------------------------------------------------------
 
 const TensorType& Value::type() const {
   require(graph != nullptr, "graph: an empty Value has no type");
@@ -59,7 +58,6 @@ int64_t Value::size(int axis) const {
 }
 
 // ---- Attributes
-// -----------------------------------------------------------------------------------------------------
 
 const Attribute* Attributes::find(std::string_view key) const {
   for (const auto& [name, value] : items_)
@@ -122,7 +120,6 @@ bool Attributes::operator==(const Attributes& other) const {
 }
 
 // ---- Graph
-// ----------------------------------------------------------------------------------------------------------
 
 Graph::Graph() { intern_scope(""); }
 
@@ -213,7 +210,6 @@ void verify(const Graph& graph) {
 }
 
 // ---- Scope
-// ----------------------------------------------------------------------------------------------------------
 
 Scope::Scope(Graph& graph, std::string_view path) : graph_(graph), path_(path), previous_(graph.scope()) {
   graph_.set_scope(graph_.intern_scope(path_));

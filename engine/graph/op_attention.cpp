@@ -55,7 +55,6 @@ double backward_flops(const Graph& graph, const Node& node) {
 }
 
 // ---- the meaning: [B, H, T, S] tensors written out
-// ------------------------------------------------------------------
 
 struct Pieces {
   Value q, k, v;           // [B, H, T, d_k], [B, H, S, d_k], [B, H, S, d_v], heads of a group repeated

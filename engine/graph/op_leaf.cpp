@@ -66,7 +66,6 @@ std::vector<OpInfo> leaf_rows() {
 }
 
 // ---- builders
-// -------------------------------------------------------------------------------------------------------
 
 Value input(Graph& graph, std::string_view name, DType dtype, const Shape& shape) {
   return graph.add(Op::input, {},

@@ -186,7 +186,6 @@ std::vector<OpInfo> movement_rows() {
 }
 
 // ---- builders
-// -------------------------------------------------------------------------------------------------------
 
 int normalize_axis(int64_t axis, int rank) {
   require(axis >= -rank && axis < rank, "axis {} of a tensor of {} axes", axis, rank);

@@ -54,7 +54,6 @@ Value constant_of(const Match& m, double value) {
 }
 
 // ---- constant folding
-// ----------------------------------------------------------------------------------------------
 
 std::optional<double> fold(Op op, std::span<const double> x) {
   switch (op) {
@@ -104,7 +103,6 @@ Value merge_factors(const Match& m) {
 }
 
 // ---- casts
-// ---------------------------------------------------------------------------------------------------------
 
 // Whether every value of `from` is exactly a value of `to`.
 bool widens(DType from, DType to) {
@@ -150,7 +148,6 @@ Value cast_of_movement(const Match& m) {
 }
 
 // ---- movement
-// --------------------------------------------------------------------------------------------------------
 
 Value movement_of_constant(const Match& m) {
   const auto value = m.constant(0);
@@ -235,7 +232,6 @@ Value roll_of_elementwise(const Match& m) {
 }
 
 // ---- sums of padded gradients
-// ----------------------------------------------------------------------------------------
 
 // The start of each part along the concat's axis, and the end.
 std::vector<int64_t> boundaries(const Graph& graph, const Node& concat_node, int axis) {

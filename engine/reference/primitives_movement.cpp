@@ -9,7 +9,7 @@
 namespace nf::reference {
 namespace {
 
-// ---- leaves -------------------------------------------------------------------------------------
+// ---- leaves
 Tensor constant(const Call& call) {
   Tensor y = zeros(call.shape());
   std::fill(y.data.begin(), y.data.end(), call.node.attributes.real("value"));
@@ -40,7 +40,7 @@ Tensor philox(const Call& call) {
   return y;
 }
 
-// ---- views: the output is the input read with other strides -------------------------------------
+// ---- views: the output is the input read with other strides
 Tensor gather_strided(const Tensor& x, const Shape& shape, const Strides& strides, int64_t start) {
   Tensor y{shape, {}};
   y.data.reserve(static_cast<size_t>(shape.elements()));
@@ -74,7 +74,7 @@ Tensor slice(const Call& call) {
   return gather_strided(call.input(0), call.shape(), strides, start);
 }
 
-// ---- copies -------------------------------------------------------------------------------------
+// ---- copies
 Tensor concat(const Call& call) {
   const auto axis = static_cast<int>(call.node.attributes.integer("axis"));
   const Strides strides = dense_strides(call.shape());

@@ -34,7 +34,8 @@ class Dump {
 
  private:
   void write(const std::string& file, const std::string& text) const {
-    std::filesystem::create_directories(folder_);
+    std::error_code error;
+    std::filesystem::create_directories(folder_, error);
     std::ofstream stream(std::filesystem::path(folder_) / file);
     stream << text;
     require(stream.good(), "NF_DUMP: cannot write {} in {}", file, folder_);

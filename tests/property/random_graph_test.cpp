@@ -66,7 +66,7 @@ double distance(const Tensor& a, const Tensor& b) {
   return error / std::max(norm, kSmall * std::sqrt(static_cast<double>(b.data.size())));
 }
 
-// ---- rounding -----------------------------------------------------------------------------------
+// ---- rounding
 
 // Whether computing the node in floats rounds anew; comparisons, choices and copies do not.
 bool rounds(const Graph& graph, const Node& node) {
@@ -129,7 +129,7 @@ Expectation expectation(const Problem& problem, int runs) {
   return result;
 }
 
-// ---- one comparison -----------------------------------------------------------------------------
+// ---- one comparison
 
 struct Tally {
   int compared = 0, skipped = 0;
@@ -174,7 +174,7 @@ std::string mistake(const Problem& problem, const Expectation& expected, const C
   return "";
 }
 
-// ---- making a failure small ---------------------------------------------------------------------
+// ---- making a failure small
 
 // The values of all nodes, rounded, to put in their place.
 std::vector<std::vector<Tensor>> all_values(const Problem& problem) {
@@ -288,7 +288,7 @@ std::string smallest(const Problem& problem, const CompileOptions& options) {
   return fmt::format("{}\n{}{}", last, to_text(*small.graph), outputs);
 }
 
-// ---- the thousand -------------------------------------------------------------------------------
+// ---- the thousand
 
 // All passes on, all off, and others by the dice.
 std::vector<CompileOptions> variants(uint64_t seed) {

@@ -33,7 +33,7 @@ Value leaf(Graph& graph, const Tensor& x, DType dtype = DType::f32) {
   return tensor(graph, x.data, x.shape, dtype);
 }
 
-// ---- attention ----------------------------------------------------------------------------------
+// ---- attention
 
 struct AttentionCase {
   AttentionOptions options;  // without its Values
@@ -169,7 +169,7 @@ TEST_CASE("reference: attention rows that see nothing are zero and have no gradi
   }
 }
 
-// ---- linear_cross_entropy -----------------------------------------------------------------------
+// ---- linear_cross_entropy
 
 namespace {
 
@@ -257,7 +257,7 @@ TEST_CASE("reference: the backward op of linear_cross_entropy returns the loss a
   }
 }
 
-// ---- embedding ----------------------------------------------------------------------------------
+// ---- embedding
 
 TEST_CASE(
     "reference: embedding picks rows, its backward op adds them up, onto an accumulator if there is one") {

@@ -14,7 +14,6 @@
 namespace nf {
 
 // ---- leaves
-// -------------------------------------------------------------------------------------------------------
 Value input(Graph& graph, std::string_view name, DType dtype, const Shape& shape);  // given at each run
 Value state(Graph& graph, std::string_view name, DType dtype, const Shape& shape);  // lives in the State
 Value constant(Graph& graph, double value, DType dtype = DType::f32);               // a scalar
@@ -27,7 +26,6 @@ Value iota(Graph& graph, const Shape& shape, int axis);
 Value philox(Value rng, const Shape& shape, uint64_t stream);
 
 // ---- movement
-// -----------------------------------------------------------------------------------------------------
 Value reshape(Value x, Shape shape);  // one size may be -1
 Value transpose(Value x, const Shape& permutation);
 Value transpose(Value x, int axis_a, int axis_b);  // swaps two axes
@@ -41,7 +39,6 @@ Value squeeze(Value x, int axis);
 Value unsqueeze(Value x, int axis);
 
 // ---- elementwise
-// --------------------------------------------------------------------------------------------------
 Value neg(Value x);
 Value exp(Value x);
 Value log(Value x);
@@ -76,14 +73,12 @@ Value operator*(double a, Value b);
 Value operator/(double a, Value b);
 
 // ---- reductions: the reduced axes keep size 1 unless `keep` is false
-// -------------------------------------------------
 Value reduce_sum(Value x, const Shape& axes, bool keep = true);
 Value reduce_max(Value x, const Shape& axes, bool keep = true);
 Value mean(Value x, const Shape& axes, bool keep = true);
 Value sum(Value x);  // of everything, to a scalar
 
 // ---- contraction
-// --------------------------------------------------------------------------------------------------
 struct MatmulOptions {
   bool transpose_a = false, transpose_b = false;
   std::optional<DType> dtype = {};  // of the result; default: the operands'
@@ -95,7 +90,6 @@ Value matmul(Value a, Value b, MatmulOptions options = {});
 Value linear(Value x, Value weight, Value bias = {});
 
 // ---- functions made of the above
-// -----------------------------------------------------------------------------------
 Value square(Value x);
 Value relu(Value x);
 Value silu(Value x);                                   // x sigmoid(x)
@@ -115,7 +109,6 @@ Value rope(Value x, Value cos, Value sin);
 Value dropout(Value x, double p, Value rng, uint64_t stream);
 
 // ---- composites: hand-written kernels whose meaning is their decomposition
-// ------------------------------------------
 enum class CapType : uint8_t { none, soft, hard };
 
 struct AttentionOptions {
