@@ -9,7 +9,7 @@ BUILD_PACKAGES := g++ cmake pkg-config ninja-build ccache libfmt-dev libxxhash-d
                   libsimdjson-dev libcli11-dev doctest-dev
 DEMO_PACKAGES  := fortunes
 BENCH_PACKAGES := libbenchmark-dev
-FUZZ_PACKAGES  := clang libclang-rt-dev libomp-dev
+FUZZ_PACKAGES  := clang libclang-rt-dev
 
 # Ninja where there is one; a build directory that is already configured keeps what it has.
 CMAKE := $(if $(shell command -v ninja),CMAKE_GENERATOR=Ninja )cmake

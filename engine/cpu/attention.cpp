@@ -7,10 +7,6 @@
 #include "cpu/attention_internal.h"
 #include "cpu/isa.h"
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 namespace nf::cpu {
 namespace {
 
@@ -160,13 +156,8 @@ const Kernels& choose_kernels([[maybe_unused]] DType dtype) {
 // Runs function(problem, task, a thread's scratch) for every task.
 void run_tasks(const Problem& p, const Workspace& w, int threads, int64_t tasks,
                void (*function)(const Problem&, int64_t, void*)) {
-  parallel_for(threads, tasks, [&](int64_t task) {
-    int64_t thread = 0;
-#ifdef _OPENMP
-    if (threads > 1 && tasks > 1) thread = omp_get_thread_num();
-#endif
-    function(p, task, w.scratch + thread * w.scratch_bytes);
-  });
+  parallel_for(threads, tasks,
+               [&](int64_t task, int thread) { function(p, task, w.scratch + thread * w.scratch_bytes); });
 }
 
 }  // namespace

@@ -1,10 +1,9 @@
 // The CPU as a Device.
-#include <omp.h>
-
 #include <cstdlib>
 #include <cstring>
 #include <new>
 
+#include "base/parallel.h"
 #include "cpu/gemm.h"
 #include "cpu/isa.h"
 #include "cpu/kernels.h"
@@ -15,7 +14,7 @@ namespace {
 
 class CpuDevice : public Device {
  public:
-  explicit CpuDevice(int threads) : threads_(threads > 0 ? threads : omp_get_num_procs()) {
+  explicit CpuDevice(int threads) : threads_(threads > 0 ? threads : processor_count()) {
     cpu::cpu_features();
   }
 

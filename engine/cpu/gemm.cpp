@@ -6,10 +6,10 @@
 // multiplication", ACM TOMS 34(3), 2008.
 #include "cpu/gemm.h"
 
-#include <omp.h>
-
 #include <algorithm>
+#include <array>
 #include <chrono>
+#include <numeric>
 
 #include "base/parallel.h"
 #include "cpu/gemm_kernel.h"
@@ -19,8 +19,8 @@
 namespace nf::cpu {
 namespace {
 
-constexpr int64_t kMaxSteps = 256;         // of k in a block: a panel of b, 32 columns wide, takes 32 KiB
-constexpr int64_t kRowsPrivate = 504;      // most rows of a block; 504 rows of 256 units take half a MiB
+constexpr int64_t kMaxSteps = 512;         // of k in a block: a panel of b, 32 columns wide, takes 64 KiB
+constexpr int64_t kRowsPrivate = 504;      // most rows of a block; 504 rows of 512 units take 1 MiB
 constexpr int64_t kRowsShared = 252;       // the same where all threads pack b together
 constexpr int64_t kColumnsPrivate = 1024;  // most columns of a block
 constexpr int64_t kChunkColumns = 2048;    // most columns of a chunk of b
@@ -126,6 +126,8 @@ Cut cut_of(const GemmArgs& args, int threads) {
   cut.row_blocks = std::max<int64_t>(1, ceil_div(args.m, cut.shared ? kRowsShared : kRowsPrivate));
   cut.column_blocks = cut.shared ? 1 : std::max<int64_t>(1, ceil_div(args.n, kColumnsPrivate));
   cut_for_threads(args, cut);
+  // Blocks of rows in equal number for every thread.
+  if (cut.shared) cut.row_blocks = std::min(round_up(cut.row_blocks, cut.threads), args.m);
   // A block takes whole panels.
   const int64_t panels = cut.column_panels(cut.chunk_columns).count;
   cut.column_blocks = std::min(cut.column_blocks, panels);
@@ -257,13 +259,11 @@ void run_blocks(const Chunk& first, int64_t items, const int32_t* shared_b, int3
   const Cut& cut = first.cut;
   const int64_t thread_units = Layout(first.args, cut).thread_units();
   const int64_t blocks = cut.row_blocks * cut.column_blocks, tasks = items * blocks;
-  const bool serial = cut.threads == 1 || tasks == 1;
-  parallel_for(cut.threads, tasks, [&](int64_t task) {
+  parallel_for(cut.threads, tasks, [&](int64_t task, int thread) {
     Chunk chunk = first;
     chunk.item += task / blocks;
     const int64_t i = task % blocks / cut.column_blocks, j = task % cut.column_blocks;
     const int64_t row = part_begin(first.args.m, cut.row_blocks, i);
-    const int thread = serial ? 0 : omp_get_thread_num();
     Block{chunk,
           row,
           part_begin(first.args.m, cut.row_blocks, i + 1) - row,
@@ -329,24 +329,23 @@ double measure_peak_gflops(DType dtype, int threads) {
   constexpr int kSlices = 40;
   constexpr double kSliceSeconds = 0.5e-3;
   const GemmKernel& kernel = kernel_for(dtype, dtype);
-  const int cores = std::clamp(threads, 1, std::max(1, omp_get_num_procs()));
+  std::array<double, 256> rates{};
+  const int cores = std::clamp(threads, 1, std::min<int>(processor_count(), rates.size()));
   const auto seconds_for = [&kernel](int64_t rounds) {
     const auto start = Clock::now();
     [[maybe_unused]] const volatile float sink = kernel.spin(rounds, 0.25F);
     return std::chrono::duration<double>(Clock::now() - start).count();
   };
-  double sum = 0;
-#pragma omp parallel num_threads(cores) reduction(+ : sum)
-  {
+  parallel_for(cores, cores, [&](int64_t core) {
     double rounds_per_second = 0;
     int64_t rounds = 1000;
     for (int slice = 0; slice < kSlices; ++slice) {
       rounds_per_second = std::max(rounds_per_second, static_cast<double>(rounds) / seconds_for(rounds));
       rounds = static_cast<int64_t>(rounds_per_second * kSliceSeconds) + 1;
     }
-    sum += rounds_per_second;
-  }
-  return sum * static_cast<double>(kernel.spin_flops) * 1e-9;
+    rates[static_cast<size_t>(core)] = rounds_per_second;
+  });
+  return std::accumulate(rates.begin(), rates.end(), 0.0) * static_cast<double>(kernel.spin_flops) * 1e-9;
 }
 
 }  // namespace nf::cpu

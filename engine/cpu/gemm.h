@@ -43,7 +43,7 @@ struct GemmArgs {
 // Bytes of scratch memory that gemm() needs for these sizes, dtypes and threads. Pointers are not read.
 size_t gemm_workspace(const GemmArgs& args, int threads);
 
-// Computes the product on up to `threads` OpenMP threads (1: on the caller's alone, fit for use inside a
+// Computes the product on up to `threads` threads (1: on the caller's alone, fit for use inside a
 // task). `workspace` holds gemm_workspace(args, threads) bytes of any alignment, used by no one else during
 // the call. Allocates nothing. Throws Error for negative sizes, other dtypes, or accumulation into bf16.
 void gemm(const GemmArgs& args, void* workspace, int threads);

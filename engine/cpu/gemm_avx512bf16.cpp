@@ -104,22 +104,43 @@ void pack_transposed(const uint16_t* panel, const PanelSource& s, int64_t used, 
 
 // Sixteen units of one step: `low` from the even element of k, `high` from the odd one.
 [[gnu::always_inline]] inline __m512i pairs(__m256i low, __m256i high) {
-  return _mm512_or_si512(_mm512_cvtepu16_epi32(low), _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16));
+  alignas(64) static constexpr auto kOrder = [] {
+    std::array<uint16_t, 32> order{};
+    for (uint16_t i = 0; i < 32; ++i) order[i] = static_cast<uint16_t>(i / 2 + (i % 2 != 0 ? 16 : 0));
+    return order;
+  }();
+  return _mm512_permutexvar_epi16(_mm512_load_si512(kOrder.data()),
+                                  _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1));
 }
 
-// Some steps of a panel, of `k` elements. The width is contiguous: two neighbours along k are interleaved.
-void pack_rows(const uint16_t* from, const PanelSource& s, int64_t k, int64_t used, int64_t pitch,
-               uint32_t* to) {
-  const __m256i zero = _mm256_setzero_si256();
-  const int64_t full = used / 16 * 16;
-  const __mmask16 valid = mask16(used - full), kept = mask16(pitch - full);
-  for (; k > 0; k -= 2, from += 2 * s.k_stride, to += pitch) {
-    const uint16_t* next = k > 1 ? from + s.k_stride : nullptr;
-    for (int64_t i = 0; i < full; i += 16)
-      _mm512_storeu_si512(to + i, pairs(load(from + i), next != nullptr ? load(next + i) : zero));
-    if (full == pitch) continue;
-    const __m256i high = next != nullptr ? _mm256_maskz_loadu_epi16(valid, next + full) : zero;
-    _mm512_mask_storeu_epi32(to + full, kept, pairs(_mm256_maskz_loadu_epi16(valid, from + full), high));
+// Elements of k that pack takes from every panel before it goes on: few, so that cache lines that two panels
+// share are still there for the second, even when rows lie a power of two apart and compete for the same
+// sets.
+constexpr int64_t kRowGroup = 8;
+
+// Elements [k, k + kRowGroup) of a panel whose width is contiguous: two neighbours along k are interleaved.
+// Whole vectors are read where `readable` elements of each row allow it, and stored where they end within the
+// panel: what one writes beyond a narrow pitch is written again by the next steps. The rows of the next group
+// are called early, since a row's part is too short for the processor to see a stream in it.
+void pack_rows(const uint16_t* panel, const PanelSource& s, int64_t k, int64_t used, int64_t readable,
+               int64_t pitch, uint32_t* to) {
+  const int64_t end = std::min(k + kRowGroup, s.k), units_in_panel = (s.k + 1) / 2 * pitch;
+  for (int64_t i = 0; i < pitch; i += 16) {
+    const bool whole = i + 16 <= readable;
+    const __mmask16 valid = mask16(used - i), kept = mask16(pitch - i);
+    const auto row = [&](int64_t at) {
+      const uint16_t* from = panel + at * s.k_stride + i;
+      _mm_prefetch(from + kRowGroup * s.k_stride, _MM_HINT_T0);
+      return whole ? load(from) : _mm256_maskz_loadu_epi16(valid, from);
+    };
+    for (int64_t at = k; at < end; at += 2) {
+      const __m512i units = pairs(row(at), at + 1 < s.k ? row(at + 1) : _mm256_setzero_si256());
+      const int64_t unit = at / 2 * pitch + i;
+      if (i + 16 <= pitch || (pitch < 16 && unit + 16 <= units_in_panel))
+        _mm512_storeu_si512(to + unit, units);
+      else
+        _mm512_mask_storeu_epi32(to + unit, kept, units);
+    }
   }
 }
 
@@ -132,11 +153,6 @@ void pack_any(const uint16_t* from, const PanelSource& s, int64_t used, int64_t 
     }
 }
 
-// Elements of k that pack_rows takes from every panel before it goes on: few, so that cache lines that two
-// panels share are still there for the second, even when rows lie a power of two apart and compete for the
-// same sets.
-constexpr int64_t kRowGroup = 8;
-
 void pack(const PanelSource& s, const Panels& panels, int64_t first, int64_t last, void* to) {
   const auto* from = static_cast<const uint16_t*>(s.data);
   const int64_t steps = (s.k + 1) / 2;
@@ -146,8 +162,8 @@ void pack(const PanelSource& s, const Panels& panels, int64_t first, int64_t las
   if (s.k_stride != 1 && s.width_stride == 1) {
     for (int64_t k = 0; k < s.k; k += kRowGroup)
       for (int64_t p = first; p < last; ++p)
-        pack_rows(from + panels.begin(p) + k * s.k_stride, s, std::min(kRowGroup, s.k - k), panels.used(p),
-                  panels.pitch(p), target(p) + k / 2 * panels.pitch(p));
+        pack_rows(from + panels.begin(p), s, k, panels.used(p), panels.width - panels.begin(p),
+                  panels.pitch(p), target(p));
     return;
   }
   for (int64_t p = first; p < last; ++p) {

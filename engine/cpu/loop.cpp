@@ -1,8 +1,6 @@
 // Runs a compiled loop: cuts it into tasks, walks their tiles, and combines column reductions.
 #include "cpu/loop.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cstring>
 
@@ -307,9 +305,7 @@ void LoopKernel::run(void* workspace, int threads) const {
                             aligned(static_cast<size_t>(program.scratch));
 
   const int64_t tasks = task_count(program);
-  const bool alone = threads <= 1 || tasks <= 1;
-  parallel_for(threads, tasks, [&](int64_t number) {
-    const int thread = alone ? 0 : omp_get_thread_num();
+  parallel_for(threads, tasks, [&](int64_t number, int thread) {
     const Task task = task_at(program, number);
     if (program.blocks.count > 0) clear_block(program, partial, task.block);
     if (elements > 0) Worker(program, memory + static_cast<size_t>(thread) * per_worker, partial).run(task);

@@ -37,7 +37,7 @@ class LoopKernel {
   // planned before any exists.
   static size_t workspace(const Graph& body, const Shape& space, int threads);
 
-  // Runs on up to `threads` OpenMP threads; small loops on the calling one alone. `workspace` holds that many
+  // Runs on up to `threads` threads; small loops on the calling one alone. `workspace` holds that many
   // bytes of any alignment, used by no one else meanwhile. Allocates nothing. Several threads may run one
   // kernel on workspaces of their own if no two of them write the same outputs at once.
   void run(void* workspace, int threads) const;

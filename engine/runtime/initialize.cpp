@@ -1,6 +1,4 @@
 // How tensors of a State start.
-#include <omp.h>
-
 #include <algorithm>
 #include <cmath>
 #include <numbers>
@@ -49,7 +47,7 @@ void fill_normal(State& state, const std::string& name, double std, uint64_t see
   const uint64_t stream = hash(name);
   constexpr size_t kPerTask = 1 << 16;
   const auto tasks = static_cast<int64_t>((values.size() + kPerTask - 1) / kPerTask);
-  parallel_for(omp_get_num_procs(), tasks, [&](int64_t task) {
+  parallel_for(processor_count(), tasks, [&](int64_t task) {
     const auto first = static_cast<size_t>(task) * kPerTask;
     fill_normal_range(values.subspan(first, std::min(kPerTask, values.size() - first)), first, std, key,
                       stream);

@@ -7,15 +7,16 @@
 // share of the bandwidth at which the same threads sum an array of that size. With OpenBLAS and oneDNN at
 // hand their figures follow.
 #include <fmt/core.h>
-#include <omp.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <numeric>
 #include <string>
 #include <vector>
 
+#include "base/parallel.h"
 #include "cpu/gemm.h"
 
 #if defined(NF_BENCH_OPENBLAS) && __has_include(<cblas-openblas.h>)
@@ -93,16 +94,15 @@ std::vector<char> filled(DType dtype, int64_t elements) {
 double read_seconds(const std::vector<char>& bytes, int threads, double budget) {
   const auto* words = reinterpret_cast<const uint64_t*>(bytes.data());
   const auto count = static_cast<int64_t>(bytes.size() / 8);
+  std::vector<uint64_t> totals(static_cast<size_t>(threads));
   volatile uint64_t sink = 0;
   return best_seconds(budget, [&] {
-    uint64_t total = 0;
-#pragma omp parallel for num_threads(threads) reduction(+ : total)
-    for (int64_t i = 0; i < count / 32; ++i) {
+    parallel_for(threads, threads, [&](int64_t task) {
       uint64_t sums[8] = {};
-      for (int64_t j = 0; j < 32; ++j) sums[j % 8] += words[i * 32 + j];
-      for (uint64_t sum : sums) total += sum;
-    }
-    sink = total;
+      for (int64_t i = count * task / threads; i < count * (task + 1) / threads; ++i) sums[i % 8] += words[i];
+      totals[static_cast<size_t>(task)] = std::accumulate(std::begin(sums), std::end(sums), uint64_t{0});
+    });
+    sink = std::accumulate(totals.begin(), totals.end(), uint64_t{0});
   });
 }
 
@@ -130,7 +130,6 @@ std::string peers([[maybe_unused]] const GemmArgs& args, [[maybe_unused]] int th
 #endif
 #if defined(DNNL_VERSION_MAJOR)
   namespace dn = dnnl;
-  omp_set_num_threads(threads);
   const auto type = [](DType dtype) {
     return dtype == DType::f32 ? dn::memory::data_type::f32 : dn::memory::data_type::bf16;
   };
@@ -202,7 +201,7 @@ void run(const Case& test, int threads, double budget) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const int threads = argc > 1 ? std::atoi(argv[1]) : omp_get_max_threads();
+  const int threads = argc > 1 ? std::atoi(argv[1]) : processor_count();
   const double budget = argc > 2 ? std::atof(argv[2]) : 0.3;
   fmt::print("{} threads; peak f32 {:.0f}, bf16 {:.0f} GFLOP/s\n", threads,
              measure_peak_gflops(DType::f32, threads), measure_peak_gflops(DType::bf16, threads));

@@ -5,7 +5,6 @@
 // MiB, measured in turns with it. "saved" is the time of the same body with a loop for each node over the
 // time of the fused loop.
 #include <benchmark/benchmark.h>
-#include <omp.h>
 
 #include <algorithm>
 #include <chrono>
@@ -231,7 +230,7 @@ void softmax_rows(Body& b, int64_t rows, int64_t cols) { b.output(softmax(b.leaf
 
 void register_body(const char* name, Build build) {
   const auto large = std::string(name) + "/large", small = std::string(name) + "/cached";
-  const int threads = omp_get_num_procs();
+  const int threads = processor_count();
   benchmark::RegisterBenchmark(large.c_str(), run_body, build, false)
       ->Args({16384, 1024, threads})
       ->UseRealTime()

@@ -22,7 +22,7 @@ expected=$(sha256sum < "$work/whole/checkpoint-400/model.safetensors")
 
 wait_for_checkpoint() { # RUN PID
   for _ in $(seq 1 600); do
-    compgen -G "$1/checkpoint-*/manifest.json" > /dev/null && return
+    compgen -G "$1/checkpoint-*[0-9]/manifest.json" > /dev/null && return
     kill -0 "$2" 2> /dev/null || fail "the run in $1 ended before its first checkpoint"
     sleep 0.05
   done
