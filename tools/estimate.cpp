@@ -3,10 +3,10 @@
 #include <fmt/format.h>
 
 #include <cstdio>
-#include <future>
-#include <map>
 #include <nlohmann/json.hpp>
 
+#include "tools/arguments.h"
+#include "tools/output_paths.h"
 #include "tools/program.h"
 #include "tools/tracking/terminal.h"
 #include "tools/trainer/session.h"
@@ -16,35 +16,6 @@ namespace nf {
 namespace {
 
 using Ordered = nlohmann::ordered_json;
-
-// The class a state belongs to is told by its name: see models/training_step.h and nf/optim.h.
-int64_t& class_of(MemoryEstimate& memory, std::string_view state) {
-  const std::string_view narrow = "@bf16";
-  if (state.ends_with(narrow)) return memory.narrow_copies;
-  if (state.starts_with(gradient_name(""))) return memory.gradients;
-  return state.find('/') == std::string_view::npos ? memory.weights : memory.optimizer;
-}
-
-class MemorySum {
- public:
-  void add(const Plan& plan, std::string_view step) {
-    for (const Plan::StateUse& use : plan.states) states_.try_emplace(use.name, use.type.bytes());
-    memory_.constants += plan.constant_bytes;
-    if (plan.arena_bytes() <= memory_.arena()) return;
-    memory_.activations = plan.activation_bytes;
-    memory_.workspace = plan.workspace_bytes;
-    memory_.arena_step = step;
-  }
-
-  MemoryEstimate finish() {
-    for (const auto& [name, bytes] : states_) class_of(memory_, name) += bytes;
-    return memory_;
-  }
-
- private:
-  MemoryEstimate memory_;
-  std::map<std::string, int64_t> states_;
-};
 
 // A run without text has the vocabulary that the config or the tokenizer states.
 ModelConfig with_some_vocabulary(const CommandLine& line) {
@@ -64,15 +35,7 @@ double executed_flops(const ModelConfig& model, double forward) {
 
 MemoryEstimate estimate_memory(const ModelConfig& model, const TrainSettings& settings, bool documents,
                                const Device& device) {
-  const PlanOptions options = plan_options(model, settings, documents);
-  const std::vector<StepKind> kinds = kinds_of_run(model, options);
-  std::vector<std::future<Plan>> plans;  // side by side: a model of 80 layers takes half a second
-  for (const StepKind kind : kinds)
-    plans.push_back(std::async(
-        std::launch::async, [&, kind] { return plan_step(model, options, device, kind, options.longest); }));
-  MemorySum sum;
-  for (size_t i = 0; i < kinds.size(); ++i) sum.add(plans[i].get(), name(kinds[i]));
-  return sum.finish();
+  return estimate_memory(model, plan_options(model, settings, documents), device);
 }
 
 std::optional<int64_t> Estimate::tokens() const {
@@ -87,6 +50,7 @@ std::optional<double> Estimate::seconds() const {
 
 Estimate estimate(const CommandLine& line) {
   const TrainSettings& settings = line.settings;
+  check_dump_folder();
   Estimate result;
   bool documents = settings.batch_mode == BatchMode::pad;
   if (settings.steps > 0) result.steps = settings.steps;
@@ -107,7 +71,8 @@ Estimate estimate(const CommandLine& line) {
   result.forward_flops = forward_flops_per_token(result.model, settings.seq_len);
   result.training_flops = 3 * result.forward_flops;
   result.executed_flops = executed_flops(result.model, result.forward_flops);
-  result.memory = estimate_memory(result.model, settings, documents, *device);
+  result.memory = estimate_memory(result.model, options, *device);
+  result.shortage = memory_shortage(result.memory, result.model, options, *device, machine_memory());
   result.kv_cache_bytes =
       kv_cache_values(result.model) * result.model.num_hidden_layers * size_of(options.compute);
   result.peak_flops = device->peak_flops(options.compute);
@@ -169,6 +134,7 @@ void add_memory(std::string& out, const Estimate& e) {
   line("constants", m.constants);
   line("peak", m.total());
   out += fmt::format("  (activations and workspace of the step '{}', for the longest batch)\n", m.arena_step);
+  if (e.shortage) append_wrapped(out, *e.shortage, 2);
   line("while generating, per token", e.kv_cache_bytes);
 }
 
@@ -222,6 +188,7 @@ std::string to_json(const Estimate& e) {
                     {"state", m.state()},
                     {"arena", m.arena()},
                     {"total", m.total()}}},
+                  {"fits_in_memory", !e.shortage.has_value()},
                   {"kv_cache_bytes_per_token", e.kv_cache_bytes},
                   {"tokens_per_step", e.tokens_per_step},
                   {"optimal_tokens", kChinchillaTokens * parameters}};

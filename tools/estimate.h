@@ -6,28 +6,9 @@
 #include <string>
 
 #include "tools/data/dataset.h"
-#include "tools/trainer/plans.h"
+#include "tools/trainer/memory.h"
 
 namespace nf {
-
-// Bytes that the run holds at its peak, from the plans that the trainer executes. Not counted: the program
-// itself and the tokens of the text (4 bytes each).
-struct MemoryEstimate {
-  // Tensors that outlive steps: together State::bytes().
-  int64_t weights = 0;        // f32
-  int64_t narrow_copies = 0;  // of the weights, bf16
-  int64_t gradients = 0;      // f32
-  int64_t optimizer = 0;      // moments and averaged weights, f32
-  // The arena that all steps share, as the hungriest of them (`arena_step`) divides it.
-  int64_t activations = 0;
-  int64_t workspace = 0;  // scratch of its hungriest kernel
-  std::string arena_step;
-  int64_t constants = 0;  // tables inside the graphs, such as rotary angles
-
-  int64_t state() const { return weights + narrow_copies + gradients + optimizer; }
-  int64_t arena() const { return activations + workspace; }
-  int64_t total() const { return state() + arena() + constants; }
-};
 
 // For batches of the longest length. `model` has its vocabulary; documents: see TrainingData.
 MemoryEstimate estimate_memory(const ModelConfig& model, const TrainSettings& settings, bool documents,
@@ -44,8 +25,9 @@ struct Estimate {
   double training_flops = 0;     // per token: forward, and twice as much backward
   double executed_flops = 0;     // per token: training_flops and what gradient checkpointing computes again
   MemoryEstimate memory;
-  int64_t kv_cache_bytes = 0;  // per token of a generated sequence
-  double peak_flops = 0;       // FLOP/s of the device's matrix products, measured; 0: not known
+  std::optional<std::string> shortage;  // why it does not fit into this machine
+  int64_t kv_cache_bytes = 0;           // per token of a generated sequence
+  double peak_flops = 0;                // FLOP/s of the device's matrix products, measured; 0: not known
 
   std::optional<int64_t> tokens() const;  // of the whole run
   // Of the whole run, at kAssumedShare of the peak.

@@ -88,12 +88,13 @@ Evaluation evaluate(LoadedModel& model, const EvaluationInput& input, DType comp
   return result;
 }
 
-Evaluation mean_loss(LoadedModel& model, Batches& batches, DType compute) {
+Evaluation mean_loss(LoadedModel& model, Batches& batches, int64_t count, DType compute,
+                     const EvaluationWatch& watch) {
   Batch batch;
   std::unique_ptr<Executable> step;
   Evaluation result;
   double sum = 0;
-  for (int64_t i = 0; i < batches.batches_per_epoch(); ++i) {
+  for (int64_t done = 1; done <= count; ++done) {
     batches.next(batch);
     if (!step)
       step = compile(
@@ -106,9 +107,10 @@ Evaluation mean_loss(LoadedModel& model, Batches& batches, DType compute) {
     step->run();
     sum += static_cast<double>(step->scalar("loss_sum"));
     result.tokens += batch.real_target_tokens;
+    result.loss = sum / static_cast<double>(std::max<int64_t>(1, result.tokens));
+    if (watch) watch(done, result);
   }
   require(result.tokens > 0, "evaluation: there are no targets");
-  result.loss = sum / static_cast<double>(result.tokens);
   return result;
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -36,8 +37,12 @@ struct Evaluation {
 // grad/NAME.
 Evaluation evaluate(LoadedModel& model, const EvaluationInput& input, DType compute, bool gradients);
 
-// Mean cross entropy over one epoch of batches of one length.
-Evaluation mean_loss(LoadedModel& model, Batches& batches, DType compute);
+// Called after every batch: how many are done, and the mean so far.
+using EvaluationWatch = std::function<void(int64_t done, const Evaluation& so_far)>;
+
+// Mean cross entropy over the next `count` batches, all of one length.
+Evaluation mean_loss(LoadedModel& model, Batches& batches, int64_t count, DType compute,
+                     const EvaluationWatch& watch = {});
 
 // Logits of all T + 1 positions, f32 [B, T + 1, V].
 std::vector<float> logits(LoadedModel& model, const IdTable& ids, DType compute);

@@ -3,24 +3,17 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <fstream>
-#include <iterator>
 #include <span>
 
 #include "models/training_step.h"
 #include "nf/safetensors.h"
+#include "tools/config_file.h"
 #include "tools/trainer/checkpoint.h"
 
 namespace nf {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string read_text(const fs::path& file) {
-  std::ifstream stream(file, std::ios::binary);
-  require(stream.good(), "{}: cannot be read", file.string());
-  return {std::istreambuf_iterator<char>(stream), {}};
-}
 
 bool has_weights(const fs::path& folder) {
   return fs::exists(folder / "model.safetensors") || fs::exists(folder / "model.safetensors.index.json");
@@ -42,16 +35,30 @@ float as_float(const NamedTensor& tensor, size_t index) {
   }
 }
 
+constexpr std::string_view kWanted = "-m takes a run of nf-train, or the folder of a checkpoint";
+
+[[noreturn]] void fail_no_folder(const fs::path& path) {
+  require(!fs::exists(path), "{}: is a file; {}", path.string(), kWanted);
+  try {
+    find_config(path.string());
+  } catch (const Error&) {
+    fail("{}: no such folder; {}", path.string(), kWanted);
+  }
+  fail("{}: is a config without weights: train it with nf-train -m {} first, and give the run's folder",
+       path.string(), path.string());
+}
+
 }  // namespace
 
 fs::path find_model_folder(const fs::path& path) {
-  require(fs::is_directory(path), "{}: no such folder; -m takes a checkpoint or a run of nf-train",
-          path.string());
+  if (!fs::is_directory(path)) fail_no_folder(path);
   if (has_weights(path)) return path;
   if (has_weights(path / "best")) return path / "best";
   const FoundCheckpoint found = latest_valid(path);
-  require(found.folder.has_value(), "{}: neither model.safetensors nor a checkpoint is in this folder",
-          path.string());
+  if (!found.folder && !found.messages.empty())
+    fail("{}: has no whole checkpoint ({})", path.string(), found.messages.front());
+  require(found.folder.has_value(), "{}: neither model.safetensors nor a checkpoint is in this folder; {}",
+          path.string(), kWanted);
   return *found.folder;
 }
 
@@ -84,7 +91,8 @@ LoadedModel load_model(const fs::path& path, std::shared_ptr<const Device> devic
   LoadedModel model;
   model.folder = find_model_folder(path);
   const fs::path config = model.folder / "config.json";
-  model.config = parse_model_config(read_text(config), config.string());
+  require(fs::exists(config), "{}: config.json is missing beside the weights", model.folder.string());
+  model.config = parse_model_config(read_config_file(config), config.string());
   require(model.config.vocab_size > 0, "{}: vocab_size is missing", config.string());
   model.parameters = model_parameters(model.config);
   model.state = std::make_shared<State>(std::move(device));

@@ -1,5 +1,5 @@
 // nf-eval: loss and perplexity of a model, on text or on given token ids.
-#include <CLI/CLI.hpp>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -10,8 +10,11 @@
 #include "tools/data/batches.h"
 #include "tools/data/source.h"
 #include "tools/evaluate.h"
+#include "tools/output_paths.h"
 #include "tools/program.h"
 #include "tools/tokenizer/tokenizer.h"
+#include "tools/tracking/progress_bar.h"
+#include "tools/tracking/speed.h"
 
 namespace nf {
 namespace {
@@ -20,42 +23,70 @@ struct Arguments {
   std::string model, ids, targets, documents, logits, grads;
   std::vector<std::string> data;
   std::string dtype = "f32", device = "cpu";
-  int threads = 0;
-  int64_t batch_size = 8, seq_len = 256;
+  int64_t threads = 0, batch_size = 8, eval_batches = 0;
+  int64_t seq_len = 0;  // 0: kUsualLength, or what the model allows
 };
 
-void add_options(CLI::App& app, Arguments& a) {
-  app.add_option("-m,--model", a.model,
-                 "checkpoint folder (config.json, model.safetensors), or a run of nf-train")
-      ->required();
-  app.add_option("--data", a.data, "text files or folders to measure the loss on");
-  app.add_option("--ids-file", a.ids, "JSON list of equally long lists of token ids, instead of text");
-  app.add_option("--targets-file", a.targets,
-                 "with --ids-file: what to predict at each position but the last; -100 is ignored");
-  app.add_option("--documents-file", a.documents,
-                 "with --ids-file: document of each position but the last; attention stays inside");
-  app.add_option("--logits", a.logits,
-                 "with --ids-file: write the logits [B, T, V] to this safetensors file");
-  app.add_option(
-      "--grads", a.grads,
-      "with --ids-file: write the gradient of the mean loss, by parameter, to this safetensors file");
-  app.add_option("--batch-size", a.batch_size, "with --data: sequences at a time")
-      ->capture_default_str()
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
-  app.add_option("--seq-len", a.seq_len, "with --data: tokens of a sequence")
-      ->capture_default_str()
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
-  app.add_option("--dtype", a.dtype, "operands of matrix products")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"f32", "bf16"}));
-  app.add_option("--device", a.device, "cpu, or reference: double precision, slow")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"cpu", "reference"}));
-  app.add_option("--threads", a.threads, "threads; default: all cores")->check(CLI::Range(1, 1024));
-  app.footer(
-      "Prints one line of JSON: loss (nats per token), perplexity, tokens.\n\n"
-      "  nf-eval -m runs/ngpt --data book.txt\n  nf-eval -m DIR --ids-file ids.json --grads "
-      "grads.safetensors");
+constexpr int64_t kUsualLength = 256;
+
+// False: --help was asked for, and printed.
+bool read(Arguments& a, int argc, const char* const* argv) {
+  FlagTable flags("nf-eval", "texts are given with --data");
+  flags.text(
+      {.name = "model", .takes = "DIR", .help = "a run of nf-train, or a checkpoint's folder", .letter = 'm'},
+      a.model);
+  flags.section("Loss on a text");
+  flags.texts({.name = "data", .takes = "PATH", .help = "texts: files or folders; repeatable"}, a.data);
+  flags.whole({.name = "batch-size", .takes = "B", .help = "sequences at a time"}, a.batch_size, 1, 1 << 20);
+  flags.whole({.name = "seq-len",
+               .takes = "N",
+               .help = "tokens of a sequence",
+               .default_text = "256, or what the model allows"},
+              a.seq_len, 1);
+  flags.whole(
+      {.name = "eval-batches", .takes = "N", .help = "at most this many batches", .default_text = "all"},
+      a.eval_batches, 1);
+  flags.section("Loss on given token ids");
+  flags.text({.name = "ids-file", .takes = "FILE", .help = "JSON list of equally long lists of token ids"},
+             a.ids);
+  flags.text({.name = "targets-file",
+              .takes = "FILE",
+              .help = "what to predict at each position but the last; -100 is ignored"},
+             a.targets);
+  flags.text({.name = "documents-file",
+              .takes = "FILE",
+              .help = "document of each position but the last; attention stays inside"},
+             a.documents);
+  flags.text(
+      {.name = "logits", .takes = "FILE", .help = "write the logits [B, T, V] to this safetensors file"},
+      a.logits);
+  flags.text({.name = "grads",
+              .takes = "FILE",
+              .help = "write the gradient of the mean loss, by parameter, to this safetensors file"},
+             a.grads);
+  flags.section("Machine");
+  flags.word({.name = "dtype", .takes = "f32|bf16", .help = "operands of the matrix products"}, a.dtype,
+             {"f32", "bf16"});
+  flags.word({.name = "device", .takes = "cpu|reference", .help = "reference is slow, in double precision"},
+             a.device, {"cpu", "reference"});
+  flags.whole({.name = "threads", .takes = "N", .help = "threads to use", .default_text = "all cores"},
+              a.threads, 1, 1024);
+  if (!flags.parse(argc, argv,
+                   "nf-eval measures the loss of a model and prints one line of JSON: loss (nats per token), "
+                   "perplexity, tokens.",
+                   "  nf-eval -m runs/gqa --data book.txt\n  nf-eval -m runs/gqa --ids-file ids.json --grads "
+                   "grads.safetensors"))
+    return false;
+  require(!a.model.empty(), "nf-eval: give a model: -m DIR, a run of nf-train; see --help");
+  require(a.ids.empty() != a.data.empty(), "nf-eval: give either --data or --ids-file");
+  for (const auto& [flag, value] :
+       {std::pair("--targets-file", &a.targets), std::pair("--documents-file", &a.documents),
+        std::pair("--logits", &a.logits), std::pair("--grads", &a.grads)})
+    require(!a.ids.empty() || value->empty(), "nf-eval: {} needs --ids-file", flag);
+  if (!a.logits.empty()) check_output_file(a.logits, "--logits");
+  if (!a.grads.empty()) check_output_file(a.grads, "--grads");
+  check_dump_folder();
+  return true;
 }
 
 void print_result(double loss, int64_t tokens) {
@@ -87,27 +118,64 @@ void evaluate_ids(LoadedModel& model, const Arguments& a) {
   print_result(result.loss, result.tokens);
 }
 
+// Shows on a terminal how far the evaluation is.
+class EvaluationBar {
+ public:
+  explicit EvaluationBar(int64_t batches) {
+    if (Terminal terminal = standard_error(); terminal.interactive)
+      bar_.emplace(std::move(terminal), batches, ProgressBarOptions{.unit = "batch"});
+  }
+
+  void update(int64_t batches, const Evaluation& so_far) {
+    if (!bar_) return;
+    const Clock::time_point now = Clock::now();
+    speed_.add(static_cast<double>(so_far.tokens - tokens_),
+               std::chrono::duration<double>(now - last_).count());
+    last_ = now;
+    tokens_ = so_far.tokens;
+    bar_->update({.step = batches, .loss = so_far.loss, .tokens_per_second = speed_.per_second()});
+  }
+
+  void finish() {
+    if (bar_) bar_->finish();
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  std::optional<ProgressBar> bar_;
+  Speed speed_;
+  Clock::time_point last_ = Clock::now();
+  int64_t tokens_ = 0;
+};
+
 void evaluate_text(LoadedModel& model, const Arguments& a) {
   const std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(model.folder);
   require(tokenizer->vocab_size() <= model.config.vocab_size,
           "{}: the tokenizer knows {} tokens, the model {}", model.folder.string(), tokenizer->vocab_size(),
           model.config.vocab_size);
+  const int64_t longest = model.config.max_position_embeddings;
+  require(a.seq_len <= longest,
+          "nf-eval: --seq-len is {}, the model's 'max_position_embeddings' allows at most {}", a.seq_len,
+          longest);
+  const int64_t length = a.seq_len > 0 ? a.seq_len : std::min(kUsualLength, longest);
   TokenDataset dataset = tokenize(*open_documents(a.data), *tokenizer);
-  const int64_t length = std::min(a.seq_len, model.config.max_position_embeddings);
   const std::unique_ptr<Batches> batches =
       make_batches(std::move(dataset), {.batch = a.batch_size, .length = length, .shuffle = false});
-  const Evaluation result = mean_loss(model, *batches, parse_dtype(a.dtype));
+  const int64_t count = a.eval_batches > 0 ? std::min(a.eval_batches, batches->batches_per_epoch())
+                                           : batches->batches_per_epoch();
+  EvaluationBar bar(count);
+  const Evaluation result =
+      mean_loss(model, *batches, count, parse_dtype(a.dtype),
+                [&](int64_t done, const Evaluation& so_far) { bar.update(done, so_far); });
+  bar.finish();
   print_result(result.loss, result.tokens);
 }
 
 int run(int argc, char** argv) {
   Arguments a;
-  CLI::App app("Loss and perplexity of a model.", "nf-eval");
-  add_options(app, a);
-  if (!parse_arguments(app, argc, argv)) return kExitDone;
-  require(a.ids.empty() != a.data.empty(), "give either --data or --ids-file");
-  require(!a.ids.empty() || (a.logits.empty() && a.grads.empty()), "--logits and --grads need --ids-file");
-  LoadedModel model = load_model(a.model, a.device == "cpu" ? cpu_device(a.threads) : reference_device());
+  if (!read(a, argc, argv)) return kExitDone;
+  LoadedModel model =
+      load_model(a.model, a.device == "cpu" ? cpu_device(static_cast<int>(a.threads)) : reference_device());
   if (a.ids.empty())
     evaluate_text(model, a);
   else

@@ -1,11 +1,11 @@
 // nf-generate: continues a text with a trained model.
-#include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "tools/arguments.h"
 #include "tools/generate.h"
+#include "tools/output_paths.h"
 #include "tools/program.h"
 #include "tools/tokenizer/tokenizer.h"
 #include "tools/tokenizer/utf8.h"
@@ -16,39 +16,58 @@ namespace {
 struct Arguments {
   std::string model, prompt, dtype = "bf16";
   std::vector<std::string> stop;
-  int64_t max_tokens = 200;
-  int threads = 0;
+  int64_t max_tokens = 200, threads = 0, seed = 1;
   bool json = false;
   SamplingOptions sampling;
 };
 
-void add_options(CLI::App& app, Arguments& a) {
-  app.add_option("-m,--model", a.model, "checkpoint folder, or a run of nf-train")->required();
-  app.add_option("-p,--prompt", a.prompt, "text to continue; empty: start a new document");
-  app.add_option("-n,--max-tokens", a.max_tokens, "tokens to write at most")
-      ->capture_default_str()
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
-  app.add_option("--temperature", a.sampling.temperature,
-                 "0: always the likeliest token; higher: more surprising")
-      ->capture_default_str();
-  app.add_option("--top-k", a.sampling.top_k, "only the k likeliest tokens; 0: all")->capture_default_str();
-  app.add_option("--top-p", a.sampling.top_p,
-                 "only the likeliest tokens that reach this probability together")
-      ->capture_default_str();
-  app.add_option("--min-p", a.sampling.min_p, "only tokens at least this fraction as likely as the likeliest")
-      ->capture_default_str();
-  app.add_option("--repetition-penalty", a.sampling.repetition_penalty,
-                 "above 1: tokens seen become less likely")
-      ->capture_default_str();
-  app.add_option("--seed", a.sampling.seed, "the same seed writes the same text")->capture_default_str();
-  app.add_option("--stop", a.stop, "stop before this text; may be given several times");
-  app.add_option("--dtype", a.dtype, "operands of matrix products")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"f32", "bf16"}));
-  app.add_option("--threads", a.threads, "threads; default: all cores")->check(CLI::Range(1, 1024));
-  app.add_flag("--json", a.json, "print one JSON object instead of streaming text");
-  app.footer(
-      "  nf-generate -m runs/ngpt --prompt 'Once upon a time' --max-tokens 300 --temperature 0.7 --seed 3");
+// False: --help was asked for, and printed.
+bool read(Arguments& a, int argc, const char* const* argv) {
+  FlagTable flags("nf-generate", "the text to continue is given with --prompt");
+  flags.text(
+      {.name = "model", .takes = "DIR", .help = "a run of nf-train, or a checkpoint's folder", .letter = 'm'},
+      a.model);
+  flags.text({.name = "prompt",
+              .takes = "TEXT",
+              .help = "text to continue; without it a new document begins",
+              .letter = 'p'},
+             a.prompt);
+  flags.whole({.name = "max-tokens", .takes = "N", .help = "tokens to write at most", .letter = 'n'},
+              a.max_tokens, 1);
+  flags.texts({.name = "stop", .takes = "TEXT", .help = "end before this text; repeatable"}, a.stop);
+  flags.section("Choice of the next token");
+  flags.real(
+      {.name = "temperature", .takes = "X", .help = "0: always the likeliest token; higher: more surprising"},
+      a.sampling.temperature);
+  flags.whole({.name = "top-k", .takes = "K", .help = "only the K likeliest tokens; 0: all"},
+              a.sampling.top_k, 0);
+  flags.real({.name = "top-p",
+              .takes = "X",
+              .help = "only the likeliest tokens that reach this probability together"},
+             a.sampling.top_p);
+  flags.real({.name = "min-p",
+              .takes = "X",
+              .help = "only tokens at least this fraction as likely as the likeliest"},
+             a.sampling.min_p);
+  flags.real({.name = "repetition-penalty", .takes = "X", .help = "above 1: tokens seen become less likely"},
+             a.sampling.repetition_penalty);
+  flags.whole({.name = "seed", .takes = "S", .help = "the same seed writes the same text"}, a.seed, 0);
+  flags.section("Machine");
+  flags.word({.name = "dtype", .takes = "bf16|f32", .help = "operands of the matrix products"}, a.dtype,
+             {"bf16", "f32"});
+  flags.whole({.name = "threads", .takes = "N", .help = "threads to use", .default_text = "all cores"},
+              a.threads, 1, 1024);
+  flags.toggle({.name = "json", .help = "print one JSON object instead of the text as it comes"}, a.json);
+  if (!flags.parse(
+          argc, argv, "nf-generate continues a text with a trained model.",
+          "  nf-generate -m runs/gqa --prompt 'Once upon a time' --max-tokens 300 --temperature 0.7"))
+    return false;
+  require(!a.model.empty(), "nf-generate: give a model: -m DIR, a run of nf-train; see --help");
+  a.sampling.seed = static_cast<uint64_t>(a.seed);
+  check(a.sampling);
+  for (const std::string& stop : a.stop) require(!stop.empty(), "nf-generate: --stop needs a text");
+  check_dump_folder();
+  return true;
 }
 
 // Shows text as it comes, in whole characters, and holds back what may become a stop string.
@@ -111,14 +130,23 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+// What the writer of the prompt may wonder about: why there is less text than was asked for.
+std::string why_it_ended(std::string_view finish_reason, int64_t context) {
+  if (finish_reason == "context")
+    return fmt::format("; stopped at the end of the model's context of {} tokens, the prompt included",
+                       context);
+  if (finish_reason == "end") return "; the model ended the text";
+  return finish_reason == "stop" ? "; stopped at a --stop text" : "";
+}
+
 int generate(const Arguments& a) {
-  check(a.sampling);
-  LoadedModel model = load_model(a.model, cpu_device(a.threads));
+  LoadedModel model = load_model(a.model, cpu_device(static_cast<int>(a.threads)));
   const std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(model.folder);
   std::vector<int32_t> ids = prompt_ids(a, *tokenizer);
   const auto prompt_length = static_cast<int64_t>(ids.size());
   const int64_t capacity = std::min(prompt_length + a.max_tokens, model.config.max_position_embeddings);
-  require(prompt_length < capacity, "the prompt has {} tokens; the model can see {}", prompt_length,
+  require(prompt_length < capacity,
+          "the prompt has {} tokens, the model's context {}: there is no room to go on", prompt_length,
           model.config.max_position_embeddings);
   Generator generator(model, parse_dtype(a.dtype), capacity);
   Output output(a);
@@ -126,7 +154,7 @@ int generate(const Arguments& a) {
 
   std::span<const float> logits = generator.append(ids);
   const auto start = std::chrono::steady_clock::now();
-  std::string finish_reason = "length";
+  std::string finish_reason = capacity < prompt_length + a.max_tokens ? "context" : "length";
   while (static_cast<int64_t>(ids.size()) < capacity) {
     const int32_t token = sample(logits.first(static_cast<size_t>(tokenizer->vocab_size())), ids, a.sampling,
                                  static_cast<int64_t>(ids.size()));
@@ -153,17 +181,16 @@ int generate(const Arguments& a) {
     fmt::print("{}\n", line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
   } else {
     fmt::print("\n");
-    fmt::print(stderr, "{} tokens, {:.0f} tokens/s\n", written, speed);
+    std::fflush(stdout);
+    fmt::print(stderr, "{} tokens, {:.0f} tokens/s{}\n", written, speed,
+               why_it_ended(finish_reason, model.config.max_position_embeddings));
   }
   return kExitDone;
 }
 
 int run(int argc, char** argv) {
   Arguments a;
-  CLI::App app("Continues a text with a trained model.", "nf-generate");
-  add_options(app, a);
-  if (!parse_arguments(app, argc, argv)) return kExitDone;
-  return generate(a);
+  return read(a, argc, argv) ? generate(a) : kExitDone;
 }
 
 }  // namespace

@@ -166,11 +166,12 @@ constexpr auto kKeys = std::to_array<Key>({
     key<&S::init_from>("init_from"),
 });
 
-void check_known(const json& object, std::string_view source) {
+void check_known(const json& object, const SourceOfKey& source_of) {
   for (const auto& [name, value] : object.items()) {
     const bool known =
         std::any_of(kKeys.begin(), kKeys.end(), [&](const Key& key) { return key.name == name; });
     if (known) continue;
+    const std::string source = source_of(name);
     const auto models = model_keys();
     if (std::find(models.begin(), models.end(), name) != models.end())
       fail("{}: key '{}' belongs to the model, outside \"training\"", source, name);
@@ -216,17 +217,18 @@ void fill_defaults(TrainSettings& s, const ModelConfig& model) {
 }
 
 // Two ways to say one thing: the one that is given replaces the default of the other.
-void settle_alternatives(TrainSettings& s, const json& given, std::string_view source) {
+void settle_alternatives(TrainSettings& s, const json& given, const SourceOfKey& source_of) {
   const auto both = [&](const char* a, const char* b) {
     // 0 says "not this way", as the files written for runs do.
     const bool has_a = given.contains(a) && given[a] != 0, has_b = given.contains(b) && given[b] != 0;
-    require(!has_a || !has_b, "{}: '{}' and '{}' are two ways to say one thing; keep one", source, a, b);
+    require(!has_a || !has_b, "{}: '{}' and '{}' are two ways to say one thing; keep one", source_of(a), a,
+            b);
     return std::pair(has_a, has_b);
   };
-  require(!given.contains("steps") || s.steps > 0, "{}: 'steps' is {}, it must be at least 1", source,
-          s.steps);
-  require(!given.contains("epochs") || s.epochs > 0, "{}: 'epochs' is {}, it must be above 0", source,
-          s.epochs);
+  require(!given.contains("steps") || s.steps > 0, "{}: 'steps' is {}, it must be at least 1",
+          source_of("steps"), s.steps);
+  require(!given.contains("epochs") || s.epochs > 0, "{}: 'epochs' is {}, it must be above 0",
+          source_of("epochs"), s.epochs);
   if (both("steps", "epochs").first) s.epochs = 0;
   if (given.contains("warmup_steps") && !both("warmup_steps", "warmup_ratio").second) s.warmup_ratio = 0;
 }
@@ -237,7 +239,7 @@ struct Range {
   std::string_view rule;
 };
 
-void check_ranges(const TrainSettings& s, std::string_view source) {
+void check_ranges(const TrainSettings& s, const SourceOfKey& source_of) {
   constexpr double kCount = 1e12, kBatch = 1 << 20, kBelowOne = 1 - 1e-12, kTiny = 1e-300, kAny = 1e300;
   const auto real = [](int64_t value) { return static_cast<double>(value); };
   const Range ranges[] = {
@@ -268,8 +270,8 @@ void check_ranges(const TrainSettings& s, std::string_view source) {
       {"keep", real(s.keep), 1, kCount, "at least 1"},
   };
   for (const Range& range : ranges)
-    require(range.value >= range.low && range.value <= range.high, "{}: '{}' is {}, it must be {}", source,
-            range.key, range.value, range.rule);
+    if (range.value < range.low || range.value > range.high || std::isnan(range.value))
+      fail("{}: '{}' is {}, it must be {}", source_of(range.key), range.key, range.value, range.rule);
 }
 
 }  // namespace
@@ -291,14 +293,15 @@ int64_t TrainSettings::warmup_for(int64_t total) const {
 }
 
 TrainSettings parse_training(std::string_view text, const ModelConfig& model, std::string_view source) {
-  json given = json::object();
-  if (!text.empty()) {
-    check_json(text, source);
-    given = json::parse(text);
-    require(given.is_object(), "{}: 'training' must be an object, not {}", source, shown(given));
-  }
-  check_known(given, source);
-  const auto where = [&](std::string_view key) { return fmt::format("{}: '{}'", source, key); };
+  if (!text.empty()) check_json(text, source);
+  return parse_training(text, model, [&](std::string_view) { return std::string(source); });
+}
+
+TrainSettings parse_training(std::string_view text, const ModelConfig& model, const SourceOfKey& source_of) {
+  const json given = text.empty() ? json::object() : json::parse(text);
+  require(given.is_object(), "{}: 'training' must be an object, not {}", source_of(""), shown(given));
+  check_known(given, source_of);
+  const auto where = [&](std::string_view key) { return fmt::format("{}: '{}'", source_of(key), key); };
   TrainSettings settings;
   if (given.contains("optimizer")) read(settings.optimizer, given["optimizer"], where("optimizer"));
   if (given.contains("muon_scaling"))
@@ -306,11 +309,11 @@ TrainSettings parse_training(std::string_view text, const ModelConfig& model, st
   fill_defaults(settings, model);
   for (const Key& key : kKeys)
     if (const auto at = given.find(key.name); at != given.end()) key.read(settings, *at, where(key.name));
-  settle_alternatives(settings, given, source);
-  check_ranges(settings, source);
+  settle_alternatives(settings, given, source_of);
+  check_ranges(settings, source_of);
   require(settings.seq_len <= model.max_position_embeddings,
-          "{}: 'seq_len' is {}, the model's 'max_position_embeddings' allows at most {}", source,
-          settings.seq_len, model.max_position_embeddings);
+          "{}: 'seq_len' is {}, the model's 'max_position_embeddings' allows at most {}",
+          source_of("seq_len"), settings.seq_len, model.max_position_embeddings);
   return settings;
 }
 

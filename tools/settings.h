@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -105,8 +106,10 @@ struct CommandLine {
 CommandLine parse_command_line(int argc, const char* const* argv, Program program);
 
 // The "training" section of a config (JSON object text; empty: none) over the defaults, checked against the
-// model.
+// model. The second form: for a section that was put together, the source of each key, for messages.
 TrainSettings parse_training(std::string_view json, const ModelConfig& model, std::string_view source);
+using SourceOfKey = std::function<std::string(std::string_view key)>;
+TrainSettings parse_training(std::string_view json, const ModelConfig& model, const SourceOfKey& source_of);
 
 // What is written to a run's folder as config.json: the model and, under "training", the settings.
 // parse_config and parse_training read the same values back. Left out: what belongs to the machine or to one

@@ -1,6 +1,5 @@
 // The command line of nf-train and nf-estimate: flags become keys, keys are merged over the config, parsers
 // check them.
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
 #include <cmath>
@@ -8,8 +7,8 @@
 #include <nlohmann/json.hpp>
 
 #include "nf/error.h"
-#include "nf/file.h"
 #include "nf/json.h"
+#include "tools/config_file.h"
 #include "tools/settings_flags.h"
 
 namespace nf {
@@ -18,8 +17,8 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr int64_t kMaxConfig = int64_t{1} << 24;
 constexpr std::string_view kSource = "command line";
+constexpr const char* kTraining = ": training";  // after a file's name: its section
 
 // Keys of a config that only exist as other spellings; their flags too.
 constexpr auto kModelSpellings =
@@ -54,12 +53,6 @@ std::string underscored(std::string_view name) {
   std::replace(out.begin(), out.end(), '-', '_');
   return out;
 }
-
-// One flag as it was given; the values of all its occurrences.
-struct Given {
-  const Flag* flag;
-  std::vector<std::string> values;
-};
 
 // What a value's text means: a whole number, a number, a truth value, nothing, JSON, or else the text itself.
 json value_of(const std::string& text) {
@@ -96,89 +89,27 @@ std::deque<Flag> model_flags(std::deque<std::string>& names) {
   return flags;
 }
 
-// "--batch_size=8" -> "--batch-size=8". A pasted "\ # comment" reaches a program as the word " #" and the
-// comment's words: the comment goes, as do words of blanks.
-std::vector<std::string> normalised(int argc, const char* const* argv) {
+// The words of the line. A pasted "\ # comment" reaches a program as the word " #" and the comment's words:
+// the comment goes, as do words of blanks.
+std::vector<std::string> words_of(int argc, const char* const* argv) {
   std::vector<std::string> words;
-  for (int i = 1; i < argc; ++i) {
-    std::string word = argv[i];
+  for (std::string& word : flag_words(argc, argv)) {
     const size_t first = word.find_first_not_of(" \t\r\n");
     if (first == std::string::npos) continue;
     if (first > 0 && word[first] == '#') break;
-    if (word.starts_with("--")) {
-      const size_t equals = std::min(word.find('='), word.size());
-      std::replace(word.begin(), word.begin() + static_cast<std::ptrdiff_t>(equals), '_', '-');
-    }
     words.push_back(std::move(word));
   }
   return words;
 }
 
-[[noreturn]] void fail_extra(std::string_view program, const std::string& word,
-                             const std::deque<Flag>& model) {
-  if (!word.starts_with('-'))
-    fail("{}: unexpected '{}'; texts are given with --data, see --help", program, printable(word));
-  const std::string name = word.substr(std::min(word.find_first_not_of('-'), word.size()));
-  std::vector<std::string_view> known;
-  for (const FlagGroup& group : flag_groups())
-    for (const Flag& flag : group.flags) known.push_back(flag.name);
-  for (const Flag& flag : model) known.push_back(flag.name);
-  const std::string_view near = nearest(name.substr(0, name.find('=')), known);
-  if (near.empty()) fail("{}: unknown flag '{}'; see --help", program, printable(word));
-  fail("{}: unknown flag '{}'; did you mean '--{}'?", program, printable(word), near);
-}
-
 // All flags of the line, in the order of the tables.
-std::vector<Given> split(int argc, const char* const* argv, std::string_view program,
-                         const std::deque<Flag>& model) {
-  CLI::App app;
-  app.set_help_flag();
-  app.allow_extras();
-  std::vector<std::pair<const Flag*, CLI::Option*>> options;
-  const auto add = [&](const Flag& flag) {
-    const std::string name = fmt::format("{}--{}",
-                                         flag.name == "model"  ? "-m,"
-                                         : flag.name == "help" ? "-h,"
-                                                               : "",
-                                         flag.name);
-    CLI::Option* option = nullptr;
-    if (flag.kind == FlagKind::toggle)
-      option = app.add_flag(name);
-    else
-      option = app.add_option(name, [](const CLI::results_t&) { return true; });
-    if (flag.kind == FlagKind::optional) option->expected(0, 1);
-    if (flag.kind == FlagKind::list)
-      option->expected(1, CLI::detail::expected_max_vector_size)
-          ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
-          ->allow_extra_args();
-    else
-      option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
-    options.emplace_back(&flag, option);
-  };
+std::vector<GivenFlag> split(int argc, const char* const* argv, std::string_view program,
+                             const std::deque<Flag>& model) {
+  std::vector<const Flag*> flags;
   for (const FlagGroup& group : flag_groups())
-    for (const Flag& flag : group.flags) add(flag);
-  for (const Flag& flag : model) add(flag);
-
-  std::vector<std::string> words = normalised(argc, argv);
-  std::reverse(words.begin(), words.end());  // as CLI11 takes them
-  try {
-    app.parse(words);
-  } catch (const CLI::ArgumentMismatch& error) {
-    const std::string_view what = error.what();  // "--lr: 1 required …"
-    fail("{}: {} needs a value; see --help", program, printable(what.substr(0, what.find(':'))));
-  } catch (const CLI::ParseError& error) {
-    fail("{}: {}; see --help", program, printable(error.what()));
-  }
-  if (const auto extras = app.remaining(); !extras.empty()) fail_extra(program, extras.front(), model);
-
-  std::vector<Given> given;
-  for (const auto& [flag, option] : options) {
-    if (option->count() == 0) continue;
-    std::vector<std::string> values = option->results();
-    if (flag->kind == FlagKind::optional && values.back().empty()) values.back() = "true";
-    given.push_back({flag, std::move(values)});
-  }
-  return given;
+    for (const Flag& flag : group.flags) flags.push_back(&flag);
+  for (const Flag& flag : model) flags.push_back(&flag);
+  return split_flags(program, words_of(argc, argv), flags, "texts are given with --data");
 }
 
 // --- meaning
@@ -262,7 +193,7 @@ bool apply_own_flag(Request& request, std::string_view name, const std::vector<s
   return true;
 }
 
-Request understand(const std::vector<Given>& given) {
+Request understand(const std::vector<GivenFlag>& given) {
   Request request;
   for (const auto& [flag, values] : given) {
     if (apply_own_flag(request, flag->name, values)) continue;
@@ -296,23 +227,22 @@ Base read_base(const Request& request, std::string_view program) {
   Base base;
   fs::path file;
   if (!request.config.empty())
-    file = find_config(request.config);
+    file = find_config_file(request.config);
   else if (request.resume)
     file = config_of_run(request.resume_from);
   else if (request.training.contains("init_from"))
     file = config_of_run(request.training["init_from"].get<std::string>());
   else
     require(!request.model.empty(),
-            "{}: give a model: -m CONFIG (mha, gqa, diff, ngpt and mla are shipped) or flags such as "
-            "--attention-type",
-            program);
+            "{}: give a model: -m CONFIG ({} are shipped) or flags such as --attention-type", program,
+            kShippedConfigs);
   if (file.empty()) return base;
   base.source = file.string();
-  base.text = read_file(file, kMaxConfig);
+  base.text = read_config_file(file);
   const ParsedConfig parsed = parse_config(base.text, base.source);
   if (!parsed.training.empty()) {
     parse_training(parsed.training, parsed.model,
-                   base.source + ": training");  // its own mistakes, by its own name
+                   base.source + kTraining);  // its own mistakes, by its own name
     base.training = json::parse(parsed.training);
   }
   return base;
@@ -337,6 +267,37 @@ json merge_training(const Base& base, Request& request) {
   }
   merged.update(request.training);
   return merged;
+}
+
+// Keys of the model that a variant has no use for, and why.
+struct WithoutEffect {
+  std::string_view key;
+  bool (*holds)(const ModelConfig& model);
+  std::string_view why;
+};
+constexpr auto is_ngpt = [](const ModelConfig& model) { return model.attention_type == AttentionType::ngpt; };
+constexpr WithoutEffect kWithoutEffect[] = {
+    {"initializer_range", is_ngpt,
+     "ngpt's initial weights have the standard deviation 1/sqrt(hidden_size), and are normalised then"},
+    {"rms_norm_eps", is_ngpt, "ngpt has no RMS norms"},
+    {"input_layernorm", is_ngpt, "ngpt has no norms with gains"},
+    {"post_attention_layernorm", is_ngpt, "ngpt has no norms with gains"},
+    {"pre_ffnn_layernorm", is_ngpt, "ngpt has no norms with gains"},
+    {"post_ffnn_layernorm", is_ngpt, "ngpt has no norms with gains"},
+    {"lambda_std_dev", [](const ModelConfig& model) { return model.attention_type != AttentionType::diff; },
+     "only diff has lambdas"}};
+
+// Tells of such keys where somebody may believe in them: given by the line, or with a value of its own in the
+// config (configs written for runs state every default).
+void note_without_effect(const ModelConfig& model, const Base& base, Request& request) {
+  static const json defaults = json::parse(to_json(resolve(ModelConfig{})));
+  const json file = json::parse(base.text);
+  for (const auto& [key, holds, why] : kWithoutEffect) {
+    if (!holds(model)) continue;
+    const bool by_file = !key.ends_with("layernorm") && file.contains(key) && file[key] != defaults[key];
+    if (by_file || request.model.contains(key))
+      request.notes.push_back(fmt::format("{} has no effect: {}", key, why));
+  }
 }
 
 // Where a run resumes and what its folder is.
@@ -384,7 +345,12 @@ CommandLine parse_command_line(int argc, const char* const* argv, Program progra
   const Base base = read_base(request, called);
   line.config_source = base.source;
   line.model = parse_config(base.text, request.model.dump(), kSource).model;
-  line.settings = parse_training(merge_training(base, request).dump(), line.model, kSource);
+  const json training = merge_training(base, request);
+  line.settings = parse_training(training.dump(), line.model, [&](std::string_view key) {
+    const bool from_file = !base.source.empty() && training.contains(key) && !request.training.contains(key);
+    return from_file ? base.source + kTraining : std::string(kSource);
+  });
+  note_without_effect(line.model, base, request);
   settle_folders(line.settings, request, line.model);
   line.settings.profile = request.profile;
   line.settings.json = request.json_lines;

@@ -1,6 +1,5 @@
 #include "tools/settings_flags.h"
 
-#include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
 
@@ -12,7 +11,7 @@ namespace {
 using enum FlagKind;
 
 constexpr auto kModel = std::to_array<Flag>({
-    {"model", "", value, "CONFIG", "config file, or a shipped one: mha, gqa, diff, ngpt, mla"},
+    {"model", "", value, "CONFIG", "config file, or a shipped one: mha, gqa, diff, ngpt, mla", "", 'm'},
     {"set", "", list, "KEY=VALUE",
      "set any key of the model or of the \"training\" section; repeatable, wins over flags"},
     {"gradient-checkpointing", "", optional, "none|layer|BYTES",
@@ -100,7 +99,7 @@ constexpr auto kRun = std::to_array<Flag>({
     {"estimate", "", toggle, "", "say what the run would need, and stop"},
     {"wandb", "", optional, "", ""},
     {"no-wandb", "", optional, "", ""},
-    {"help", "", toggle, "", "this text"},
+    {"help", "", toggle, "", "this text", "", 'h'},
 });
 
 constexpr std::array<FlagGroup, 6> kGroups = {
@@ -111,56 +110,11 @@ constexpr std::array<FlagGroup, 6> kGroups = {
      {"Machine", "-m ngpt --data book.txt --dtype f32 --threads 4 --seed 7", kMachine},
      {"Run", "--resume runs/book", kRun}}};
 
-constexpr size_t kColumn = 34;  // where the explanations begin
-constexpr size_t kWidth = 110;
-
-// Appends `text` in lines of kWidth, the following ones indented.
-void append_wrapped(std::string& out, size_t column, size_t indent, std::string_view text) {
-  bool first = true;
-  while (!text.empty()) {
-    const size_t space = std::min(text.find(' '), text.size());
-    if (!first && column + 1 + space > kWidth) {
-      out += "\n" + std::string(indent, ' ');
-      column = indent;
-      first = true;
-    }
-    if (!first) out += ' ';
-    out += text.substr(0, space);
-    column += space + (first ? 0 : 1);
-    first = false;
-    text.remove_prefix(std::min(space + 1, text.size()));
-  }
-  out += '\n';
-}
-
 std::string shown_default(const Flag& flag, const nlohmann::json& defaults) {
   if (!flag.default_text.empty()) return std::string(flag.default_text);
   const auto at = defaults.find(flag.key);
   if (at == defaults.end()) return "";
   return at->is_string() ? at->get<std::string>() : at->dump();
-}
-
-void append_flag(std::string& out, const Flag& flag, const nlohmann::json& defaults) {
-  if (flag.help.empty()) return;
-  std::string left = fmt::format("  {}--{}",
-                                 flag.name == "model"  ? "-m, "
-                                 : flag.name == "help" ? "-h, "
-                                                       : "",
-                                 flag.name);
-  if (flag.kind == optional)
-    left += fmt::format(" [{}]", flag.takes);
-  else if (!flag.takes.empty())
-    left += fmt::format(" {}{}", flag.takes, flag.kind == list && flag.name != "set" ? "…" : "");
-  const size_t shown =
-      left.size() - (left.ends_with("…") ? 2 : 0);  // the dots are one character in three bytes
-  out += left;
-  if (shown + 2 > kColumn)
-    out += "\n" + std::string(kColumn, ' ');
-  else
-    out += std::string(kColumn - shown, ' ');
-  const std::string standard = shown_default(flag, defaults);
-  append_wrapped(out, kColumn, kColumn,
-                 standard.empty() ? std::string(flag.help) : fmt::format("{} [{}]", flag.help, standard));
 }
 
 std::string joined_model_keys() {
@@ -190,16 +144,15 @@ std::string help_text(Program program) {
           : "nf-estimate says what a training run would need: parameters, memory, FLOPs, tokens.\n";
   out += fmt::format("\n  {} -m gqa --data book.txt --out runs/book\n\n", name);
   append_wrapped(
-      out, 0, 0,
+      out,
       "Settings come from the defaults [in brackets], then from the config's \"training\" section (the same "
       "names with underscores), then from the command line. Flags may be written with _ for -.");
   for (const FlagGroup& group : kGroups) {
     out += fmt::format("\n{}\n  Example: {} {}\n", group.title, name, group.example);
-    for (const Flag& flag : group.flags) append_flag(out, flag, defaults);
+    for (const Flag& flag : group.flags) append_flag_help(out, flag, shown_default(flag, defaults));
     if (group.title == "Model")
       append_wrapped(
-          out, 0, 2,
-          "  Every key of a config is a flag too, with or without a config: " + joined_model_keys());
+          out, "Every key of a config is a flag too, with or without a config: " + joined_model_keys(), 2);
   }
   return out;
 }

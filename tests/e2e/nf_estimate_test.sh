@@ -1,19 +1,10 @@
 #!/usr/bin/env bash
 # nf-estimate: figures, JSON, errors; nf-train --estimate is the same; huge models are only looked at.
-set -euo pipefail
+source "$(dirname "$0")/common.sh"
 
-bin=${NF_BIN_DIR:?}
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-fail() {
-  echo "FAIL: $*" >&2
-  exit 1
-}
-
-for i in $(seq 1 200); do echo "line $i of a text to train on"; done > "$work/text.txt"
+write_text 200
 cd "$work" # where a run would be written
-small=(--attention-type gqa --hidden-size 32 --intermediate-size 64 --num-hidden-layers 2 --num-attention-heads 4
-  --max-position-embeddings 64 --seq-len 16 --batch-size 2)
+small+=(--seq-len 16 --batch-size 2)
 
 "$bin/nf-estimate" "${small[@]}" --data "$work/text.txt" --out "$work/run" > "$work/text.out"
 for word in parameters 'training tokens' 'forward, per token' activations peak 'compute-optimal tokens'; do
@@ -42,18 +33,17 @@ printf '%s' '{"attention_type": "gqa", "hidden_size": 8192, "num_hidden_layers":
   --json > "$work/large.out") || fail "a model of 70 billion parameters needs too much memory to estimate"
 grep -q '"total":70553706496,' "$work/large.out" || fail "70B: other parameters: $(cat "$work/large.out")"
 
-expect() { # PATTERN ARGUMENTS…
-  local pattern=$1 status=0
-  shift
-  "$bin/nf-estimate" "$@" > "$work/out" 2> "$work/err" || status=$?
-  [ $status -eq 2 ] || fail "'$*' exited with $status, not 2"
-  grep -q -- "$pattern" "$work/err" || fail "'$*' does not say '$pattern': $(cat "$work/err")"
-  [ "$(wc -l < "$work/err")" = 1 ] || fail "'$*' does not fail in one line"
-}
-expect 'none.txt' "${small[@]}" --data "$work/none.txt"
-expect 'unknown flag' "${small[@]}" --lerning-rate 1
-expect '--vocab-size' "${small[@]}" --tokenizer char
-expect 'give a model' --steps 3
+# What does not fit into any machine is told.
+"$bin/nf-estimate" -m gqa --batch-size 1048576 > "$work/text.out"
+tr -s '\n ' ' ' < "$work/text.out" | grep -q 'not enough memory: --batch-size 1048576 needs .*--batch-size [0-9]* fits' ||
+  fail "40 TiB are not warned of: $(cat "$work/text.out")"
+"$bin/nf-estimate" -m gqa --batch-size 1048576 --json | grep -q '"fits_in_memory":false' || fail "fits_in_memory"
+grep -q '"fits_in_memory":true' "$work/a.json" || fail "a small run does not fit"
+
+refuse 'none.txt' nf-estimate "${small[@]}" --data "$work/none.txt"
+refuse 'unknown flag' nf-estimate "${small[@]}" --lerning-rate 1
+refuse '--vocab-size' nf-estimate "${small[@]}" --tokenizer char
+refuse 'give a model' nf-estimate --steps 3
 
 "$bin/nf-estimate" --help > "$work/help"
 grep -q 'nf-estimate -m gqa' "$work/help" || fail "--help shows no example"

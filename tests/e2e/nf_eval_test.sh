@@ -1,15 +1,7 @@
 #!/usr/bin/env bash
 # nf-eval on golden models and on a trained run: figures, files, errors.
-set -euo pipefail
+source "$(dirname "$0")/common.sh"
 
-bin=${NF_BIN_DIR:?}
-golden=${NF_TESTS_DIR:?}/golden
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-fail() {
-  echo "FAIL: $*" >&2
-  exit 1
-}
 number() { # KEY FILE
   grep -o "\"$1\": *[-0-9.e+]*" "$2" | head -n 1 | sed 's/.*: *//'
 }
@@ -40,36 +32,41 @@ grep -aq '"logits"' "$work/l.safetensors" || fail "no logits"
 grep -aq '"model.embed_tokens.weight"' "$work/g.safetensors" || fail "no gradients"
 
 # Text, with a run of nf-train.
-for i in $(seq 1 100); do echo "line $i of a text to train on"; done > "$work/text.txt"
-"$bin/nf-train" --attention-type gqa --hidden-size 32 --intermediate-size 64 --num-hidden-layers 1 \
-  --num-attention-heads 4 --max-position-embeddings 64 --seq-len 32 --batch-size 4 --steps 5 --data "$work/text.txt" \
-  --out "$work/run" --json > /dev/null
+write_text 100
+"$bin/nf-train" "${small[@]}" --seq-len 32 --batch-size 4 --steps 5 --data "$work/text.txt" --out "$work/run" --json > /dev/null
 "$bin/nf-eval" -m "$work/run" --data "$work/text.txt" --seq-len 32 --threads 1 > "$work/one"
 "$bin/nf-eval" -m "$work/run" --data "$work/text.txt" --seq-len 32 --threads 2 > "$work/two"
 cmp "$work/one" "$work/two" || fail "the loss depends on the number of threads"
 near "$(number loss "$work/one")" 5.5 0.2 || fail "loss of a model that has hardly learned: $(cat "$work/one")"
 
-expect() { # PATTERN ARGUMENTS…
-  local pattern=$1 status=0
-  shift
-  "$bin/nf-eval" "$@" > "$work/out" 2> "$work/err" || status=$?
-  [ $status -eq 2 ] || fail "'$*' exited with $status, not 2"
-  grep -q -- "$pattern" "$work/err" || fail "'$*' does not say '$pattern': $(cat "$work/err")"
-  [ "$(wc -l < "$work/err")" = 1 ] || fail "'$*' does not fail in one line"
-}
-expect 'either --data or --ids-file' -m "$golden/gqa"
-expect 'no such folder' -m "$work/nowhere" --ids-file "$golden/gqa/ids.json"
-expect 'need --ids-file' -m "$work/run" --data "$work/text.txt" --logits "$work/x"
+# At most so many batches; a terminal shows how far it is, anything else nothing.
+"$bin/nf-eval" -m "$work/run" --data "$work/text.txt" --seq_len 32 --batch-size 4 --eval-batches 3 > "$work/line" 2> "$work/err"
+[ "$(number tokens "$work/line")" = $((3 * 4 * 32)) ] || fail "--eval-batches: $(cat "$work/line")"
+[ ! -s "$work/err" ] || fail "standard error is no terminal: $(cat "$work/err")"
+if command -v script > /dev/null; then
+  on_terminal "$bin/nf-eval" -m "$work/run" --data "$work/text.txt" --seq-len 2 --batch-size 1 > "$work/screen"
+  grep -q 'batch  *1/[0-9]*  .*loss' "$work/screen" || fail "no progress: $(cat "$work/screen")"
+  grep -q '100%  loss .* tok/s' "$work/screen" || fail "no speed: $(cat "$work/screen")"
+  grep -q '"perplexity"' "$work/out" || fail "no result beside the progress"
+fi
+
+refuse '--seq-len is 100, .* allows at most 64' nf-eval -m "$work/run" --data "$work/text.txt" --seq-len 100
+refuse "unknown flag '--batchsize'; did you mean '--batch-size'" nf-eval -m "$work/run" --batchsize 3
+refuse '--grads: /proc/nowhere: ' nf-eval -m "$golden/gqa" --ids-file "$golden/gqa/ids.json" --grads /proc/nowhere/x
+NF_DUMP=/proc/nowhere refuse 'NF_DUMP: /proc/nowhere: ' nf-eval -m "$golden/gqa" --ids-file "$golden/gqa/ids.json"
+refuse 'either --data or --ids-file' nf-eval -m "$golden/gqa"
+refuse 'no such folder' nf-eval -m "$work/nowhere" --ids-file "$golden/gqa/ids.json"
+refuse '--logits needs --ids-file' nf-eval -m "$work/run" --data "$work/text.txt" --logits "$work/x"
 echo '[[1, 2, 48]]' > "$work/ids.json"
-expect 'id 48 in row 0' -m "$golden/gqa" --ids-file "$work/ids.json"
+refuse 'id 48 in row 0' nf-eval -m "$golden/gqa" --ids-file "$work/ids.json"
 echo '[[1, 2, 3], [1, 2]]' > "$work/ids.json"
-expect 'row 1 has 2 ids' -m "$golden/gqa" --ids-file "$work/ids.json"
+refuse 'row 1 has 2 ids' nf-eval -m "$golden/gqa" --ids-file "$work/ids.json"
 echo 'nonsense' > "$work/ids.json"
-expect 'list of lists' -m "$golden/gqa" --ids-file "$work/ids.json"
+refuse 'list of lists' nf-eval -m "$golden/gqa" --ids-file "$work/ids.json"
 mkdir "$work/cut"
 cp "$golden/gqa/config.json" "$work/cut"
 head -c 3000 "$golden/gqa/model.safetensors" > "$work/cut/model.safetensors"
-expect 'model.safetensors' -m "$work/cut" --ids-file "$golden/gqa/ids.json"
+refuse 'model.safetensors' nf-eval -m "$work/cut" --ids-file "$golden/gqa/ids.json"
 "$bin/nf-eval" --help > "$work/help"
 grep -q -- '--ids-file' "$work/help" || fail "--help"
 echo "ok"

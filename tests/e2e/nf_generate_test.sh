@@ -1,14 +1,6 @@
 #!/usr/bin/env bash
 # nf-generate on a run of nf-train that has learned a few words: text, seeds, stop strings, errors.
-set -euo pipefail
-
-bin=${NF_BIN_DIR:?}
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-fail() {
-  echo "FAIL: $*" >&2
-  exit 1
-}
+source "$(dirname "$0")/common.sh"
 
 for _ in $(seq 1 300); do echo "abcdefgh"; done > "$work/text.txt"
 "$bin/nf-train" --attention-type gqa --hidden-size 32 --intermediate-size 64 --num-hidden-layers 2 \
@@ -35,21 +27,21 @@ grep -q '"text":"def"' "$work/json" || fail "stop: $(cat "$work/json")"
 grep -q '"finish_reason":"stop"' "$work/json" || fail "finish_reason"
 "${generate[@]}" --prompt abc --max-tokens 3 --temperature 0 --json | grep -q '"tokens":3,"finish_reason":"length"' || fail "max-tokens"
 # The model's length ends it too.
-"${generate[@]}" --prompt abc --max-tokens 1000 --temperature 0 --json | grep -q '"tokens":61,' || fail "capacity"
+"${generate[@]}" --prompt abc --max-tokens 1000 --temperature 0 --json | grep -q '"tokens":61,"finish_reason":"context"' || fail "context"
+"${generate[@]}" --prompt abc --max_tokens=1000 --temperature 0 2> "$work/err" > /dev/null
+grep -q "^61 tokens, .*end of the model's context of 64 tokens" "$work/err" || fail "the end of the context is not told"
+"${generate[@]}" --prompt abc --max-tokens 61 --temperature 0 2> "$work/err" > /dev/null
+grep -q 'context' "$work/err" && fail "all that was asked for, and a note still"
 
-expect() { # PATTERN ARGUMENTS…
-  local pattern=$1 status=0
-  shift
-  "$bin/nf-generate" "$@" > "$work/out" 2> "$work/err" || status=$?
-  [ $status -eq 2 ] || fail "'$*' exited with $status, not 2"
-  grep -q -- "$pattern" "$work/err" || fail "'$*' does not say '$pattern': $(cat "$work/err")"
-  [ "$(wc -l < "$work/err")" = 1 ] || fail "'$*' does not fail in one line"
-}
-expect 'no such folder' -m "$work/nowhere" -p x
-expect 'temperature' -m "$work/run" -p x --temperature -1
-expect 'top-p' -m "$work/run" -p x --top-p 0
-expect 'the model can see 64' -m "$work/run" -p "$(printf 'x%.0s' $(seq 1 70))"
-expect 'tokens' -m "$work/run" -p x --max-tokens 0
+refuse 'no such folder' nf-generate -m "$work/nowhere" -p x
+refuse 'temperature' nf-generate -m "$work/run" -p x --temperature -1
+refuse 'top-p' nf-generate -m "$work/run" -p x --top-p 0
+refuse "the model's context 64: there is no room" nf-generate -m "$work/run" -p "$(printf 'x%.0s' $(seq 1 70))"
+refuse "unknown flag '--max-tokns'; did you mean '--max-tokens'" nf-generate -m "$work/run" --max_tokns 3
+refuse "unexpected 'hello'; the text to continue is given with --prompt" nf-generate hello -m "$work/run"
+refuse 'give a model: -m DIR' nf-generate -p x
+refuse 'train it with nf-train -m gqa' nf-generate -m gqa
+refuse 'max-tokens must be a whole number of at least 1' nf-generate -m "$work/run" -p x --max-tokens 0
 "$bin/nf-generate" --help > "$work/help"
 grep -q -- '--top-k' "$work/help" || fail "--help"
 echo "ok"

@@ -1,43 +1,40 @@
 #!/usr/bin/env bash
 # What nf-train says and how it exits when something is wrong: one line, 2 for bad input, 1 for a failed run.
-set -euo pipefail
+source "$(dirname "$0")/common.sh"
 
-train=${NF_BIN_DIR:?}/nf-train
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-fail() {
-  echo "FAIL: $*" >&2
-  exit 1
-}
+train=$bin/nf-train
+write_text 200
+small+=(--seq-len 16 --batch-size 2 --steps 3)
 
-for i in $(seq 1 200); do echo "line $i of a text to train on"; done > "$work/text.txt"
-small=(--attention-type gqa --hidden-size 32 --intermediate-size 64 --num-hidden-layers 1
-  --num-attention-heads 4 --max-position-embeddings 64 --seq-len 16 --batch-size 2 --steps 3)
-
-expect() { # STATUS PATTERN ARGUMENTS…
-  local wanted=$1 pattern=$2 status=0
-  shift 2
-  "$train" "$@" > "$work/out" 2> "$work/err" || status=$?
-  [ $status -eq "$wanted" ] || fail "'$*' exited with $status, not $wanted: $(cat "$work/err")"
-  grep -q -- "$pattern" "$work/err" || fail "'$*' does not say '$pattern': $(cat "$work/err")"
-  [ "$(grep -c '^nf-train: ' "$work/err")" = 1 ] || fail "'$*' does not fail in one line: $(cat "$work/err")"
-}
-
-expect 2 'give a model' --data "$work/text.txt"
-expect 2 'unknown flag' "${small[@]}" --data "$work/text.txt" --lerning-rate 1
-expect 2 'none.txt' "${small[@]}" --data "$work/none.txt"
-expect 2 'vocab_size is 10' "${small[@]}" --data "$work/text.txt" --vocab-size 10 --out "$work/a"
-expect 2 'nothing' "${small[@]}" --data "$work/text.txt" --resume "$work/nothing"
+refuse 'give a model' nf-train --data "$work/text.txt"
+refuse 'unknown flag' nf-train "${small[@]}" --data "$work/text.txt" --lerning-rate 1
+refuse 'none.txt' nf-train "${small[@]}" --data "$work/none.txt"
+refuse 'vocab_size is 10' nf-train "${small[@]}" --data "$work/text.txt" --vocab-size 10 --out "$work/a"
+refuse 'nothing' nf-train "${small[@]}" --data "$work/text.txt" --resume "$work/nothing"
 printf 'not \xff text' > "$work/bad.txt"
-expect 2 'bad.txt' "${small[@]}" --data "$work/bad.txt" --out "$work/a"
+refuse 'bad.txt' nf-train "${small[@]}" --data "$work/bad.txt" --out "$work/a"
 [ ! -e "$work/a" ] || fail "bad input left a folder behind"
 
 # A learning rate that blows up: the run fails and says where.
-expect 1 'the loss is' "${small[@]}" --data "$work/text.txt" --out "$work/b" --lr 1e30 --clip 0 --steps 50 --json
+expect 1 'the loss is' nf-train "${small[@]}" --data "$work/text.txt" --out "$work/b" --lr 1e30 --clip 0 --steps 50 --json
 
-# A folder that cannot be written.
+# Folders that cannot be written are found before the text is read.
 : > "$work/file"
-expect 1 'file' "${small[@]}" --data "$work/text.txt" --out "$work/file/run"
+for out in "$work/file/run" "$work/file" /proc/nowhere/run; do
+  refuse "--out: $out: " nf-train "${small[@]}" --data "$work/none.txt" --out "$out"
+done
+NF_DUMP=/proc/nowhere refuse 'NF_DUMP: /proc/nowhere: ' nf-train "${small[@]}" --data "$work/none.txt" --out "$work/a"
+
+# Neither is memory that is not there: 40 TiB.
+refuse 'not enough memory: --batch-size 1048576 needs .*; --batch-size [0-9]* fits' \
+  nf-train -m gqa --data "$work/text.txt" --out "$work/a" --batch-size 1048576 --steps 3
+[ ! -e "$work/a" ] || fail "bad input left a folder behind"
+
+# Configs that are none.
+: > "$work/empty.json"
+refuse "$work: no config.json in this folder; .* a shipped config: mha, gqa" nf-train -m "$work" --data "$work/text.txt"
+refuse "no file 'nosuch.json', and no shipped config of that name; shipped are" nf-train -m nosuch.json --data "$work/text.txt"
+refuse 'empty.json: the file is empty' nf-train -m "$work/empty.json" --data "$work/text.txt"
 
 "$train" --help > "$work/help"
 grep -q -- '--data' "$work/help" || fail "--help does not explain --data"
@@ -52,5 +49,5 @@ for event in start step eval checkpoint end; do
   grep -q "\"event\":\"$event\"" "$work/lines" || fail "no event $event"
 done
 
-expect 2 'has a run already' "${small[@]}" --data "$work/text.txt" --out "$work/c"
+refuse 'has a run already' nf-train "${small[@]}" --data "$work/text.txt" --out "$work/c"
 echo "ok"

@@ -1,17 +1,10 @@
 #!/usr/bin/env bash
 # For every variant: 50 steps leave the same bits with 1 and 2 threads, with and without gradient checkpointing, and when
 # the run is killed on the way and resumed.
-set -euo pipefail
+source "$(dirname "$0")/common.sh"
 
-train=${NF_BIN_DIR:?}/nf-train
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-fail() {
-  echo "FAIL: $*" >&2
-  exit 1
-}
-
-for i in $(seq 1 400); do echo "line $i of the text, which is long enough to learn something from it"; done > "$work/text.txt"
+train=$bin/nf-train
+write_text 400
 common=(--data "$work/text.txt" --hidden-size 64 --intermediate-size 96 --num-hidden-layers 3 --num-attention-heads 4
   --max-position-embeddings 64 --seq-len 40 --batch-size 3 --grad-accum 2 --steps 50 --save-every 25 --eval-every 0 --json)
 

@@ -1,17 +1,10 @@
 #!/usr/bin/env bash
 # nf-train stopped in every way there is: Ctrl-C, kill -9, another number of threads. The resumed run must end
 # with the bits of one that was never stopped.
-set -euo pipefail
+source "$(dirname "$0")/common.sh"
 
-train=${NF_BIN_DIR:?}/nf-train
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-fail() {
-  echo "FAIL: $*" >&2
-  exit 1
-}
-
-for i in $(seq 1 400); do echo "line $i of the text, which is long enough to learn something from it"; done > "$work/text.txt"
+train=$bin/nf-train
+write_text 400
 # A model of a few thousand parameters; enough steps that a signal meets it at work.
 common=(--data "$work/text.txt" --attention-type gqa --hidden-size 32 --intermediate-size 64
   --num-hidden-layers 2 --num-attention-heads 4 --max-position-embeddings 64 --seq-len 32 --batch-size 4
@@ -53,6 +46,16 @@ wait $pid 2> /dev/null || true
 "$train" --resume "$work/killed" --threads 2 --json > /dev/null
 [ "$(sha256sum < "$work/killed/checkpoint-400/model.safetensors")" = "$expected" ] || fail "other bits after kill -9"
 [ "$(grep -c '"loss"' "$work/killed/metrics.jsonl")" = 400 ] || fail "metrics.jsonl has not one record per step"
+
+# What has changed is told; what cannot change is refused.
+cp -r "$work/stopped" "$work/changed"
+"$train" --resume "$work/changed" --lr 0.002 --steps 401 > /dev/null 2> "$work/notes"
+grep -q '^lr 0.001 in the checkpoint, 0.002 now$' "$work/notes" || fail "a changed lr is not told: $(cat "$work/notes")"
+grep -q '^steps 400 in the checkpoint, 401 now$' "$work/notes" || fail "more steps are not told"
+[ "$(grep -c 'in the checkpoint' "$work/notes")" = 2 ] || fail "other changes are told: $(cat "$work/notes")"
+refuse 'made with model.hidden_size = 32, now it is 64' nf-train --resume "$work/changed" --hidden-size 64
+refuse 'made with batch_size = 4, now it is 8' nf-train --resume "$work/changed" --batch-size 8
+refuse 'made with the byte tokenizer, now it is char' nf-train --resume "$work/changed" --tokenizer char
 
 # A checkpoint that was altered is passed over for the one before.
 printf 'x' | dd of="$work/whole/checkpoint-400/model.safetensors" bs=1 seek=2000 conv=notrunc status=none

@@ -125,12 +125,21 @@ TEST_CASE("folders that hold no model") {
   const Folder folder;
   check_error(folder, "neither model.safetensors nor a checkpoint");
   CHECK_THROWS_WITH_AS(load_model(folder.path / "nowhere", cpu_device(1)),
-                       doctest::Contains("no such folder"), Error);
+                       doctest::Contains("no such folder; -m takes a run of nf-train"), Error);
+  CHECK_THROWS_WITH_AS(load_model(folder.write("text", "x"), cpu_device(1)), doctest::Contains("is a file"),
+                       Error);
+  CHECK_THROWS_WITH_AS(load_model("gqa", cpu_device(1)), doctest::Contains("train it with nf-train -m gqa"),
+                       Error);
   write_model(folder, [](std::vector<NamedTensor>&) {});
   fs::remove(folder.path / "config.json");
-  check_error(folder, "config.json: cannot be read");
+  check_error(folder, "config.json is missing beside the weights");
   folder.write("config.json", "{ not json");
   check_error(folder, "config.json");
+  folder.write("config.json", "");
+  check_error(folder, "config.json: the file is empty");
+  const Folder run;
+  run.write("checkpoint-5/model.safetensors", "torn");
+  check_error(run, "has no whole checkpoint (passing over");
 }
 
 TEST_CASE("a config without vocabulary") {

@@ -368,6 +368,41 @@ TEST_CASE("settings: mistakes of a config's section name the file") {
   CHECK(contains(of(R"({"steps": 3, "epochs": 1})"), "two ways"));
 }
 
+TEST_CASE("settings: a value of the config's section that does not go with the line names the file") {
+  const Folder folder;
+  const std::string config = folder.file(
+      "c.json", R"({"attention_type": "gqa", "training": {"seq_len": 512, "steps": 5, "batch_size": 4}})");
+  const std::string message =
+      message_of({"-m", config.c_str(), "--data", "d", "--max-position-embeddings", "128"});
+  CHECK(message ==
+        config + ": training: 'seq_len' is 512, the model's 'max_position_embeddings' allows at most 128");
+  CHECK(contains(message_of({"-m", config.c_str(), "--data", "d", "--seq-len", "4096"}),
+                 "command line: 'seq_len' is 4096"));
+  CHECK(contains(message_of({"-m", config.c_str(), "--data", "d", "--set", "batch_size=0"}),
+                 "command line: 'batch_size' is 0"));
+}
+
+TEST_CASE("settings: keys that a variant has no use for are told") {
+  const auto notes = [](std::vector<const char*> words) {
+    words.insert(words.end(), {"--data", "d"});
+    return parse(std::move(words)).notes;
+  };
+  CHECK(notes({"-m", "ngpt"}).empty());
+  CHECK(notes({"-m", "gqa", "--set", "initializer_range=0.3"}).empty());
+  CHECK(notes({"-m", "diff", "--lambda-std-dev", "0.3"}).empty());
+  REQUIRE(notes({"-m", "ngpt", "--set", "initializer_range=0.02"}).size() == 1);
+  CHECK(contains(notes({"-m", "ngpt", "--set", "initializer_range=0.3"})[0],
+                 "initializer_range has no effect: ngpt's initial weights have the standard deviation "
+                 "1/sqrt(hidden_size)"));
+  CHECK(contains(notes({"-m", "gqa", "--lambda-std-dev", "0.3"})[0], "lambda_std_dev has no effect"));
+  const Folder folder;
+  const std::string own = folder.file("own.json", R"({"attention_type": "ngpt", "initializer_range": 0.5})");
+  CHECK(contains(notes({"-m", own.c_str()})[0], "initializer_range has no effect"));
+  const std::string run = folder.file(
+      "run.json", merged_config_json(parse({"-m", "ngpt", "--data", "d"}).model, TrainSettings{}));
+  CHECK(notes({"-m", run.c_str()}).empty());  // it states every default
+}
+
 TEST_CASE("settings: the merged config reads back as the same run") {
   const Folder folder;
   for (const char* type : {"mha", "ngpt", "mla"}) {

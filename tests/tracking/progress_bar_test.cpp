@@ -98,7 +98,8 @@ Progress full(int64_t step) {
 TEST_CASE("progress bar: everything at 100 columns") {
   Screen screen{.width = 100};
   Clock clock;
-  ProgressBar bar(screen.terminal(true), 20000, 0, clock.options());
+  ProgressBar bar(screen.terminal(true), 20000, clock.options());
+  bar.update(full(0));
   clock.now += 50;
   bar.update(full(5000));
   CHECK(
@@ -113,7 +114,7 @@ TEST_CASE("progress bar: one row at any width, with colours or without, in Unico
       for (const bool unicode : {false, true}) {
         Screen screen{.width = width};
         Clock clock;
-        ProgressBar bar(screen.terminal(true, color, unicode), 20000, 0, clock.options());
+        ProgressBar bar(screen.terminal(true, color, unicode), 20000, clock.options());
         for (int64_t step = 0; step <= 20000; step += 2500) {
           clock.now += 1;
           bar.update(full(step));
@@ -137,7 +138,8 @@ TEST_CASE("progress bar: the least important goes first") {
   const auto at = [](int width) {
     Screen screen{.width = width};
     Clock clock;
-    ProgressBar bar(screen.terminal(true), 100, 0, clock.options());
+    ProgressBar bar(screen.terminal(true), 100, clock.options());
+    bar.update(full(0));
     clock.now += 5;
     bar.update(full(50));
     return screen.text(0);
@@ -155,7 +157,7 @@ TEST_CASE("progress bar: the least important goes first") {
 TEST_CASE("progress bar: redrawn at most every tenth of a second, and the last state is shown") {
   Screen screen;
   Clock clock;
-  ProgressBar bar(screen.terminal(true), 1000, 0, clock.options());
+  ProgressBar bar(screen.terminal(true), 1000, clock.options());
   for (int64_t step = 1; step <= 1000; ++step) {
     clock.now += 0.001;
     bar.update({.step = step});
@@ -173,7 +175,7 @@ TEST_CASE("progress bar: redrawn at most every tenth of a second, and the last s
 TEST_CASE("progress bar: messages stand above it") {
   Screen screen;
   Clock clock;
-  ProgressBar bar(screen.terminal(true), 10, 0, clock.options());
+  ProgressBar bar(screen.terminal(true), 10, clock.options());
   bar.print("before the first");
   bar.update({.step = 3});
   bar.print("validation loss 1.5");
@@ -187,7 +189,7 @@ TEST_CASE("progress bar: a window that becomes narrower leaves no rests") {
   for (int width = 5; width < 80; ++width) {
     Screen screen{.width = 100};
     Clock clock;
-    ProgressBar bar(screen.terminal(true), 100, 0, clock.options());
+    ProgressBar bar(screen.terminal(true), 100, clock.options());
     bar.print("above");
     bar.update(full(10));
     screen.shrink(width);
@@ -204,7 +206,7 @@ TEST_CASE("progress bar: plain lines now and then where nothing can be redrawn")
   Screen screen{.width = 20};
   Clock clock;
   {
-    ProgressBar bar(screen.terminal(false, false), 100, 0, clock.options());
+    ProgressBar bar(screen.terminal(false, false), 100, clock.options());
     for (int64_t step = 1; step <= 25; ++step) {
       clock.now += 1;
       bar.update({.step = step, .loss = 2.5, .tokens_per_second = 900});
@@ -212,7 +214,7 @@ TEST_CASE("progress bar: plain lines now and then where nothing can be redrawn")
     }
   }
   CHECK(screen.raw ==
-        "step   1/100    1%  loss 2.5000  900 tok/s  eta 1:39\n"
+        "step   1/100    1%  loss 2.5000  900 tok/s\n"
         "step  11/100   11%  loss 2.5000  900 tok/s  eta 1:29\n"
         "saved\n"
         "step  21/100   21%  loss 2.5000  900 tok/s  eta 1:19\n"
@@ -222,16 +224,42 @@ TEST_CASE("progress bar: plain lines now and then where nothing can be redrawn")
 TEST_CASE("progress bar: a resumed run counts only its own steps for the speed") {
   Screen screen{.width = 100};
   Clock clock;
-  ProgressBar bar(screen.terminal(true), 1000, 900, clock.options());
-  clock.now += 10;
+  ProgressBar bar(screen.terminal(true), 1000, clock.options());
+  bar.update({.step = 901});
+  clock.now += 9;
   bar.update({.step = 910});
   CHECK(screen.text(0).ends_with("eta 1:30"));
+}
+
+TEST_CASE("progress bar: the slow first step says nothing about the others") {
+  Screen screen{.width = 100};
+  Clock clock;
+  ProgressBar bar(screen.terminal(true), 100, clock.options());
+  clock.now += 60;
+  bar.update(full(1));
+  CHECK(screen.text(0).find("eta") == std::string::npos);
+  clock.now += 1;
+  bar.update(full(2));
+  CHECK(screen.text(0).ends_with("eta 1:38"));
+}
+
+TEST_CASE("progress bar: less than a hundredth of the peak is not shown; units have names") {
+  Screen screen{.width = 100};
+  Clock clock;
+  ProgressBarOptions options = clock.options();
+  options.unit = "batch";
+  ProgressBar bar(screen.terminal(true), 0, options);
+  bar.update({.step = 1, .peak_share = 0.0099});
+  CHECK(screen.text(0) == "batch 1");
+  clock.now += 1;
+  bar.update({.step = 2, .peak_share = 0.01});
+  CHECK(screen.text(0) == "batch 2  1% of peak");
 }
 
 TEST_CASE("progress bar: the speed follows a change within a minute or two") {
   Screen screen{.width = 100};
   Clock clock;
-  ProgressBar bar(screen.terminal(true), 2000, 0, clock.options());
+  ProgressBar bar(screen.terminal(true), 2000, clock.options());
   for (int64_t step = 1; step <= 1000; ++step) {
     clock.now += step <= 900 ? 0.5 : 2;  // 200 s at the new speed
     bar.update({.step = step});
@@ -242,7 +270,7 @@ TEST_CASE("progress bar: the speed follows a change within a minute or two") {
 TEST_CASE("progress bar: numbers that are not, totals that are unknown, steps that go back") {
   Screen screen{.width = 100};
   Clock clock;
-  ProgressBar bar(screen.terminal(true), 0, 0, clock.options());
+  ProgressBar bar(screen.terminal(true), 0, clock.options());
   clock.now += 1;
   bar.update({.step = 7, .loss = std::numeric_limits<double>::quiet_NaN(), .tokens_per_second = 0});
   CHECK(screen.text(0) == "step 7  loss nan  0.00 tok/s");

@@ -71,7 +71,7 @@ TEST_CASE("run state: a run that would take another course is refused, by the ke
     Described now;
     now.settings.data = {now.folder.write("b.txt", small_text(201))};
     now.data = load_training_data(now.settings);
-    CHECK(refusal(now).find("made with text = ") != std::string::npos);
+    CHECK(refusal(now).find("the text is not the one that the run was made with") != std::string::npos);
   }
   Described now;  // these may change
   now.settings.lr = 1;
@@ -80,6 +80,31 @@ TEST_CASE("run state: a run that would take another course is refused, by the ke
   now.settings.dtype = ComputeType::bf16;
   now.model.gradient_checkpointing.mode = GradientCheckpointing::Mode::layer;
   CHECK(refusal(now) == "");
+}
+
+TEST_CASE("run state: what may change is told, a line for each setting") {
+  const Described before;
+  const std::string written = merged_config_json(before.model, before.settings);
+  const auto changes = [&](const Described& now) {
+    return changed_settings(written, merged_config_json(now.model, now.settings), "config.json");
+  };
+  CHECK(changes(before).empty());
+  Described now;
+  now.settings.lr = 0.002;
+  now.settings.schedule = Schedule::constant;
+  now.settings.steps = 0;
+  now.settings.epochs = 3;
+  now.settings.run_name = "another";
+  now.settings.threads = 7;
+  now.model.gradient_checkpointing.mode = GradientCheckpointing::Mode::layer;
+  CHECK(changes(now) ==
+        std::vector<std::string>{"gradient_checkpointing \"none\" in the checkpoint, \"layer\" now",
+                                 "epochs not set in the checkpoint, 3.0 now",
+                                 "lr 0.003 in the checkpoint, 0.002 now",
+                                 "schedule \"cosine\" in the checkpoint, \"constant\" now",
+                                 "steps 20 in the checkpoint, not set now"});
+  for (const char* text : {"", "[]", "{}", R"({"training": 3})"})
+    CHECK_THROWS_AS(changed_settings(text, written, "config.json"), Error);
 }
 
 TEST_CASE("run state: text that is none is an error, not a surprise") {

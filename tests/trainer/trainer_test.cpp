@@ -148,6 +148,44 @@ TEST_CASE("trainer: a resumed run agrees with the one before, or says where it d
   CHECK(refusal(line).find("made with optimizer = \"adamw\", now it is \"lion\"") != std::string::npos);
 }
 
+TEST_CASE("trainer: the tokenizer stays with the weights") {
+  const Folder folder;
+  CommandLine line = line_for(folder, "run");
+  line.settings.tokenizer = TokenizerKind::character;
+  line.settings.steps = 2;
+  CHECK(train(line) == kExitDone);
+
+  CommandLine other = line;
+  other.settings.resume = true;
+  other.settings.resume_from = line.settings.out;
+  other.settings.tokenizer = TokenizerKind::byte;
+  CHECK(refusal(other).find("made with the char tokenizer, now it is byte") != std::string::npos);
+
+  CommandLine fresh = other;  // a new run takes it over, whatever its config says
+  fresh.settings.resume = false;
+  fresh.settings.init_from = line.settings.out;
+  fresh.settings.out = folder.path / "fresh";
+  CHECK(train(fresh) == kExitDone);
+  const auto config = nlohmann::json::parse(read_file(folder.path / "fresh/config.json"));
+  CHECK(config["training"]["tokenizer"] == "char");
+}
+
+TEST_CASE("trainer: a folder that cannot be written is found before the text is read") {
+  const Folder folder;
+  CommandLine line = line_for(folder, "text.txt");  // a file
+  line.settings.data = {(folder.path / "nowhere.txt").string()};
+  CHECK(refusal(line).find("--out: ") == 0);
+}
+
+TEST_CASE("trainer: the first step has no speed") {
+  const Folder folder;
+  const CommandLine line = line_for(folder, "run");
+  CHECK(train(line) == kExitDone);
+  const MetricSeries speed = read_metric(folder.path / "run/metrics.jsonl", "tokens_per_second");
+  CHECK(speed.steps.size() == 19);
+  CHECK(speed.steps.front() == 2);
+}
+
 TEST_CASE("trainer: weights from another run start a new one") {
   const Folder folder;
   CommandLine first = line_for(folder, "first");

@@ -15,7 +15,8 @@ namespace {
 
 constexpr double kMemorySeconds = 30;  // how far back the speed behind the ETA looks
 constexpr int kShortestBar = 8, kLongestBar = 40;
-constexpr int kUnlimited = 1 << 20;  // columns of a line in a file
+constexpr double kLeastPeakShare = 0.01;  // less says that the model is tiny, and nothing of the machine
+constexpr int kUnlimited = 1 << 20;       // columns of a line in a file
 
 double steady_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -51,11 +52,9 @@ std::string draw_bar(double share, int columns, const Terminal& terminal) {
 
 }  // namespace
 
-ProgressBar::ProgressBar(Terminal terminal, int64_t total, int64_t first_step, ProgressBarOptions options)
+ProgressBar::ProgressBar(Terminal terminal, int64_t total, ProgressBarOptions options)
     : terminal_(std::move(terminal)), total_(total), options_(std::move(options)) {
   if (!options_.clock) options_.clock = steady_seconds;
-  progress_.step = first_step;
-  last_update_ = options_.clock();
   last_drawn_ = -std::numeric_limits<double>::infinity();
 }
 
@@ -70,19 +69,20 @@ void ProgressBar::update(const Progress& progress) {
   }
 }
 
-// Steps and seconds fade with the same weight, so their ratio is an average speed from the very first step.
+// Steps and seconds fade with the same weight, so their ratio is an average speed from the beginning.
 void ProgressBar::measure_speed(int64_t step, double now) {
-  const double seconds = now - last_update_;
+  const bool first = !last_update_;
+  const double seconds = now - last_update_.value_or(now);
   const auto steps = static_cast<double>(step - progress_.step);
   last_update_ = now;
-  if (steps < 0 || seconds < 0) return;
+  if (first || steps < 0 || seconds < 0) return;
   const double keep = std::exp(-seconds / kMemorySeconds);
   recent_steps_ = keep * recent_steps_ + steps;
   recent_seconds_ = keep * recent_seconds_ + seconds;
 }
 
 std::string ProgressBar::eta() const {
-  if (total_ <= 0 || recent_steps_ <= 0) return "";
+  if (total_ <= 0 || recent_steps_ <= 0 || recent_seconds_ <= 0) return "";
   const auto left = static_cast<double>(std::max(int64_t{0}, total_ - progress_.step));
   return "eta " + format_duration(left * recent_seconds_ / recent_steps_);
 }
@@ -98,14 +98,15 @@ std::string ProgressBar::compose(int columns) const {
     if (!text.empty()) pieces.push_back({std::move(text), rank});
   };
   const std::string total = total_ > 0 ? fmt::format("{}", total_) : "";
-  add(total_ > 0 ? fmt::format("step {:>{}}/{}", progress_.step, total.size(), total)
-                 : fmt::format("step {}", progress_.step),
+  add(total_ > 0 ? fmt::format("{} {:>{}}/{}", options_.unit, progress_.step, total.size(), total)
+                 : fmt::format("{} {}", options_.unit, progress_.step),
       0);
   const double share = total_ > 0 ? static_cast<double>(progress_.step) / static_cast<double>(total_) : 0;
   if (total_ > 0) add(fmt::format("{:3.0f}%", std::floor(100 * std::clamp(share, 0.0, 1.0))), 4);
   if (progress_.loss) add(fmt::format("loss {:.4f}", *progress_.loss), 1);
   if (progress_.tokens_per_second) add(format_quantity(*progress_.tokens_per_second) + " tok/s", 3);
-  if (progress_.peak_share) add(fmt::format("{:.0f}% of peak", 100 * *progress_.peak_share), 5);
+  if (progress_.peak_share.value_or(0) >= kLeastPeakShare)
+    add(fmt::format("{:.0f}% of peak", 100 * *progress_.peak_share), 5);
   add(eta(), 2);
 
   const auto width = [&] {

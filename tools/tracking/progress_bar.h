@@ -20,10 +20,11 @@ struct Progress {
   int64_t step = 0;  // steps done
   std::optional<double> loss = std::nullopt;
   std::optional<double> tokens_per_second = std::nullopt;
-  std::optional<double> peak_share = std::nullopt;  // of the machine's peak FLOP/s, 0 … 1
+  std::optional<double> peak_share = std::nullopt;  // of the machine's peak FLOP/s; below 1 % not shown
 };
 
 struct ProgressBarOptions {
+  std::string unit = "step";  // what is counted
   double redraw_seconds = 0.1;
   double line_seconds = 10;                 // between lines when not interactive
   std::function<double()> clock = nullptr;  // seconds, never going back; by default the steady clock
@@ -33,14 +34,14 @@ struct ProgressBarOptions {
 // but through print().
 class ProgressBar {
  public:
-  // `first_step`: steps already done before (a resumed run), which do not count for the speed. total 0:
-  // unknown.
-  ProgressBar(Terminal terminal, int64_t total, int64_t first_step = 0, ProgressBarOptions options = {});
+  // total 0: unknown.
+  ProgressBar(Terminal terminal, int64_t total, ProgressBarOptions options = {});
   ~ProgressBar() { finish(); }
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;
 
-  // Cheap when nothing is drawn: call it every step.
+  // Cheap when nothing is drawn: call it every step. The first call begins the measurement of the speed: what
+  // came before (a resumed run's steps, the slow first step) does not count, and there is no ETA yet.
   void update(const Progress& progress);
 
   // Prints a line of its own (a validation loss, a saved checkpoint) above the bar. `line` has no line end.
@@ -60,7 +61,7 @@ class ProgressBar {
   int64_t total_;
   ProgressBarOptions options_;
   Progress progress_;
-  double last_update_;
+  std::optional<double> last_update_ = std::nullopt;
   double last_drawn_;  // time of the last drawing or line; in the distant past at first
   double recent_steps_ = 0, recent_seconds_ = 0;  // exponentially forgotten
   int drawn_columns_ = 0;                         // of the line now on the screen; 0: none

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "tools/trainer/memory.h"
+
 namespace nf {
 
 Executables::Executables(const ModelConfig& model, const PlanOptions& options, std::shared_ptr<State> state)
@@ -12,6 +14,9 @@ Executables::Executables(const ModelConfig& model, const PlanOptions& options, s
     plans.push_back(plan_step(model_, options_, *state_->device(), kind, options_.longest));
     arena_bytes_ = std::max(arena_bytes_, plans.back().arena_bytes());
   }
+  if (const auto shortage =
+          memory_shortage(sum_memory(plans, kinds), model_, options_, *state_->device(), machine_memory()))
+    fail("{}", *shortage);
   arena_ = state_->device()->allocate(arena_bytes_);
   for (size_t i = 0; i < kinds.size(); ++i) {
     auto executable = bind(std::move(plans[i]), std::string(name(kinds[i])));

@@ -14,7 +14,8 @@ namespace nf {
 
 class Executables {
  public:
-  // Compiles what the longest batches need, which creates every tensor of the State.
+  // Compiles what the longest batches need, which creates every tensor of the State. Throws Error before
+  // anything is allocated when this machine has too little memory for it.
   Executables(const ModelConfig& model, const PlanOptions& options, std::shared_ptr<State> state);
 
   // Forward and backward; `accumulate`: gradients are added to those of the micro-batch before;

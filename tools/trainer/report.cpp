@@ -22,6 +22,8 @@ void print_event(const Ordered& event) {
   print(event.dump(-1, ' ', false, Ordered::error_handler_t::replace) + "\n");
 }
 
+Ordered number(const std::optional<double>& value) { return value ? Ordered(*value) : Ordered(); }
+
 }  // namespace
 
 RunReport::RunReport(const TrainSettings& settings, fs::path run, int64_t first_step, int64_t total,
@@ -32,7 +34,7 @@ RunReport::RunReport(const TrainSettings& settings, fs::path run, int64_t first_
       total_(total),
       resumed_(resumed),
       tracker_(run_ / "metrics.jsonl", resumed ? std::optional(first_step) : std::nullopt),
-      bar_(standard_error(), total, first_step) {}
+      bar_(standard_error(), total) {}
 
 void RunReport::begin(const TrainingSession& session, const TrainingData& data, double seconds) {
   const ModelConfig& model = session.model();
@@ -74,11 +76,11 @@ void RunReport::step(const StepReport& report) {
   std::array<Metric, 6> metrics{{{"loss", result.loss},
                                  {"lr", report.learning_rate},
                                  {"grad_norm", result.gradient_norm},
-                                 {"tokens", static_cast<double>(report.tokens)},
-                                 {"tokens_per_second", report.tokens_per_second},
-                                 {"head_similarity", result.head_similarity.value_or(0)}}};
-  tracker_.log(report.step, std::span<const Metric>(metrics).first(
-                                result.head_similarity ? metrics.size() : metrics.size() - 1));
+                                 {"tokens", static_cast<double>(report.tokens)}}};
+  size_t count = 4;
+  if (report.tokens_per_second) metrics[count++] = {"tokens_per_second", *report.tokens_per_second};
+  if (result.head_similarity) metrics[count++] = {"head_similarity", *result.head_similarity};
+  tracker_.log(report.step, std::span<const Metric>(metrics).first(count));
   trained_tokens_ += result.tokens;
   last_loss_ = result.loss;
   if (settings_.json)
@@ -88,8 +90,8 @@ void RunReport::step(const StepReport& report) {
                  {"lr", report.learning_rate},
                  {"grad_norm", result.gradient_norm},
                  {"tokens", report.tokens},
-                 {"tokens_per_second", report.tokens_per_second},
-                 {"peak_share", report.peak_share ? Ordered(*report.peak_share) : Ordered()}});
+                 {"tokens_per_second", number(report.tokens_per_second)},
+                 {"peak_share", number(report.peak_share)}});
   else
     bar_.update({.step = report.step,
                  .loss = result.loss,
@@ -136,7 +138,6 @@ void RunReport::end(const RunState& run, const fs::path& checkpoint, double seco
   tracker_.close();
   bar_.finish();
   const double speed = seconds > 0 ? static_cast<double>(trained_tokens_) / seconds : 0;
-  const auto number = [](const std::optional<double>& value) { return value ? Ordered(*value) : Ordered(); };
   if (settings_.json) {
     print_event({{"event", "end"},
                  {"step", run.step},

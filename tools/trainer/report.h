@@ -15,8 +15,8 @@ struct StepReport {
   int64_t step = 0;
   StepResult result;
   double learning_rate = 0;
-  int64_t tokens = 0;  // of the whole run
-  double tokens_per_second = 0;
+  int64_t tokens = 0;                                      // of the whole run
+  std::optional<double> tokens_per_second = std::nullopt;  // not known after the first step
   std::optional<double> peak_share = std::nullopt;
 };
 

@@ -1,6 +1,8 @@
 #include "tools/trainer/run_state.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <span>
 
 #include "nf/error.h"
 #include "nf/json.h"
@@ -15,6 +17,16 @@ constexpr int64_t kFormat = 1;
 
 // What a run computes does not depend on this key of the model.
 constexpr std::string_view kFreeKey = "gradient_checkpointing";
+
+// Keys of the identity whose value is a hash.
+constexpr std::string_view kHashedKeys[] = {"tokenizer", "text"};
+
+// Training keys that are names, of which a change means nothing.
+constexpr std::string_view kNames[] = {"data", "run_name", "init_from"};
+
+bool is_in(std::string_view key, std::span<const std::string_view> keys) {
+  return std::find(keys.begin(), keys.end(), key) != keys.end();
+}
 
 std::string shown(const json& value) {
   return printable(value.dump(-1, ' ', true, json::error_handler_t::replace));
@@ -36,9 +48,14 @@ void check_identity(const json& written, const json& wanted, std::string_view so
   require(written.is_object(), "{}: 'identity' must be an object", source);
   for (const auto& [key, value] : wanted.items()) {
     const json before = written.value(key, json());
+    require(
+        before == value || !is_in(key, kHashedKeys),
+        "{}: the {} is not the one that the run was made with; resume with the same, or begin a new run with "
+        "another --out",
+        source, key);
     require(before == value,
             "{}: the run was made with {} = {}, now it is {}; resume with the same, or begin a new run with "
-            "--init-from",
+            "another --out",
             source, key, shown(before), shown(value));
   }
 }
@@ -60,6 +77,28 @@ std::string run_identity(const ModelConfig& model, const TrainSettings& s, const
   for (const auto& [key, value] : keys.items())
     if (key != kFreeKey) identity["model." + key] = value;
   return identity.dump();
+}
+
+std::vector<std::string> changed_settings(std::string_view before, std::string_view now,
+                                          std::string_view source) {
+  check_json(before, source);
+  const Ordered old = Ordered::parse(before), fresh = Ordered::parse(now);
+  require(old.is_object() && old.value("training", Ordered()).is_object(), "{}: 'training' is missing",
+          source);
+  std::vector<std::string> lines;
+  const auto compare = [&](const std::string& key, const Ordered& a, const Ordered& b) {
+    const auto value = [&](const Ordered& object) {
+      return object.contains(key) ? shown(object[key]) : std::string("not set");
+    };
+    if (value(a) != value(b))
+      lines.push_back(fmt::format("{} {} in the checkpoint, {} now", key, value(a), value(b)));
+  };
+  compare(std::string(kFreeKey), old, fresh);
+  Ordered keys = fresh["training"];
+  keys.update(old["training"]);
+  for (const auto& [key, value] : keys.items())
+    if (!is_in(key, kNames)) compare(key, old["training"], fresh["training"]);
+  return lines;
 }
 
 std::string to_json(const RunState& run, const std::string& identity) {

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "tools/trainer/training_data.h"
 
@@ -22,6 +23,12 @@ struct RunState {
 // optimizer's kind. A resumed run must agree in all of it; learning rates and lengths may change. JSON text
 // of one object, {"batch_size": 8, "model.hidden_size": 256, …}.
 std::string run_identity(const ModelConfig& model, const TrainSettings& settings, const TrainingData& data);
+
+// What a resumed run does otherwise than before, a line each ("lr 0.001 in the checkpoint, 0.002 now"): what
+// two texts of merged_config_json() differ in, but for names and what run_identity() is about. Throws Error
+// `source: …` when `before` is no such text.
+std::vector<std::string> changed_settings(std::string_view before, std::string_view now,
+                                          std::string_view source);
 
 std::string to_json(const RunState& run, const std::string& identity);
 

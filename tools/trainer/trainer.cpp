@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "nf/file.h"
+#include "tools/output_paths.h"
 #include "tools/program.h"
 #include "tools/trainer/tensors.h"
 
@@ -15,7 +16,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kWarmSteps = 3;       // before the machine's peak is measured and a profile begins
 constexpr int64_t kProfiledSteps = 20;  // a profile keeps every run of every kernel
-constexpr double kSpeedMemory = 0.9;    // weight of the steps before in the speed that is shown
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -32,15 +32,17 @@ std::shared_ptr<const Tokenizer> tokenizer_beside(const fs::path& weights) {
 
 }  // namespace
 
-Trainer::Trainer(const CommandLine& line) : settings_(line.settings), notes_(line.notes) {
+Trainer::Trainer(const CommandLine& command) : settings_(command.settings), notes_(command.notes) {
+  check_dump_folder();
   open_run();
   std::shared_ptr<const Tokenizer> tokenizer;
   if (checkpoint_)
     tokenizer = load_tokenizer(checkpoint_->folder);
   else if (!settings_.init_from.empty())
     tokenizer = tokenizer_beside(find_weights(settings_.init_from));
+  settle_tokenizer(tokenizer.get());
   data_ = load_training_data(settings_, std::move(tokenizer));
-  const ModelConfig model = with_vocabulary(line.model, *data_.tokenizer);
+  const ModelConfig model = with_vocabulary(command.model, *data_.tokenizer);
   batches_ = training_batches(data_, settings_);
   if (settings_.eval_every > 0 && data_.validation.tokens() > 0)
     validation_ = validation_batches(data_, settings_);
@@ -53,9 +55,13 @@ Trainer::Trainer(const CommandLine& line) : settings_(line.settings), notes_(lin
                .decay_fraction = settings_.decay_fraction,
                .decay_shape = settings_.decay_shape};
   identity_ = run_identity(model, settings_, data_);
-  if (checkpoint_)
+  if (checkpoint_) {
     run_state_ = parse_run_state(checkpoint_->trainer_state_json, identity_,
                                  (checkpoint_->folder / "trainer_state.json").string());
+    for (std::string& line : changed_settings(checkpoint_->config_json, merged_config_json(model, settings_),
+                                              (checkpoint_->folder / "config.json").string()))
+      notes_.push_back(std::move(line));
+  }
   session_ =
       std::make_unique<TrainingSession>(model, settings_, data_.documents, open_device(settings_),
                                         model.head_sim_loss_after_warmup ? schedule_.warmup_steps + 1 : 0);
@@ -65,6 +71,7 @@ Trainer::Trainer(const CommandLine& line) : settings_(line.settings), notes_(lin
 // Decides where the run is written and what it resumes from, and that this overwrites nothing.
 void Trainer::open_run() {
   folder_ = settings_.out;
+  check_output_folder(folder_, "--out");
   const FoundCheckpoint present = latest_valid(folder_);
   if (!settings_.resume) {
     require(!present.folder && present.messages.empty(),
@@ -78,6 +85,18 @@ void Trainer::open_run() {
           present.folder ? present.folder->filename().string() : "", found.step);
   notes_.insert(notes_.end(), found.messages.begin(), found.messages.end());
   checkpoint_ = open_checkpoint(*found.folder);
+}
+
+// Weights know the tokens they were trained with: a run goes on with these, and a new one that begins with
+// them takes them over.
+void Trainer::settle_tokenizer(const Tokenizer* tokenizer) {
+  if (!tokenizer || tokenizer->name() == name(settings_.tokenizer)) return;
+  require(!checkpoint_, "{}: the run was made with the {} tokenizer, now it is {}; resume with the same",
+          checkpoint_ ? checkpoint_->folder.string() : "", tokenizer->name(), name(settings_.tokenizer));
+  notes_.push_back(fmt::format("the tokenizer is {}, as that of the weights, not {}", tokenizer->name(),
+                               name(settings_.tokenizer)));
+  for (const TokenizerKind kind : {TokenizerKind::byte, TokenizerKind::character})
+    if (name(kind) == tokenizer->name()) settings_.tokenizer = kind;
 }
 
 void Trainer::start_weights() {
@@ -139,8 +158,7 @@ void Trainer::train_step() {
   const double seconds = seconds_since(start);
 
   seconds_ += seconds;
-  recent_seconds_ = kSpeedMemory * recent_seconds_ + seconds;
-  recent_tokens_ = kSpeedMemory * recent_tokens_ + static_cast<double>(result.tokens);
+  speed_.add(static_cast<double>(result.tokens), seconds);
   run_state_.step = step;
   run_state_.tokens += result.tokens;
   run_state_.position = batches_->position();
@@ -149,10 +167,10 @@ void Trainer::train_step() {
                     .result = result,
                     .learning_rate = learning_rate,
                     .tokens = run_state_.tokens,
-                    .tokens_per_second = recent_tokens_ / std::max(recent_seconds_, 1e-9)};
-  if (peak_flops_ && *peak_flops_ > 0)
+                    .tokens_per_second = speed_.per_second()};
+  if (peak_flops_ && *peak_flops_ > 0 && report.tokens_per_second)
     report.peak_share = 3 * forward_flops_per_token(session_->model(), settings_.seq_len) *
-                        report.tokens_per_second / *peak_flops_;
+                        *report.tokens_per_second / *peak_flops_;
   report_->step(report);
   if (!std::isfinite(result.gradient_norm)) report_->skipped(step, result.gradient_norm);
 }

@@ -15,6 +15,7 @@
 #include <functional>
 #include <optional>
 
+#include "tools/tracking/speed.h"
 #include "tools/trainer/checkpoint.h"
 #include "tools/trainer/report.h"
 
@@ -24,7 +25,7 @@ class Trainer {
  public:
   // Reads the text, builds and compiles the model, makes or restores the weights. Throws Error for bad input;
   // nothing has been written then.
-  explicit Trainer(const CommandLine& line);
+  explicit Trainer(const CommandLine& command);
 
   // Trains until the last step, or until `stop` returns true: it is asked after every step, and the run is
   // saved before this returns. Returns the exit status. Throws RunFailed.
@@ -35,6 +36,7 @@ class Trainer {
 
  private:
   void open_run();
+  void settle_tokenizer(const Tokenizer* tokenizer);
   void start_weights();
 
   void train(const std::function<bool()>& stop);
@@ -61,9 +63,9 @@ class Trainer {
   std::unique_ptr<RunReport> report_;
 
   int64_t saved_step_ = -1;
-  std::filesystem::path saved_;                    // the newest checkpoint
-  double seconds_ = 0;                             // spent in steps
-  double recent_seconds_ = 0, recent_tokens_ = 0;  // exponentially forgotten
+  std::filesystem::path saved_;  // the newest checkpoint
+  double seconds_ = 0;           // spent in steps
+  Speed speed_;                  // in tokens
   std::optional<double> peak_flops_;
 };
 
