@@ -1,163 +1,324 @@
+// A chunk of tokens meets the vocabulary twice, block by block.
+//
+// First, a block's logits are made and turned at once, still in cache, into exponentials e^(logit - r_t) that
+// wait in the operands' dtype. r_t is the largest logit of the first block: exponentials keep their relative
+// precision whatever r_t is, so it need not be the largest of all, only near enough for no overflow. Then the
+// sums give every token's logsumexp and loss, and its gradient with respect to the logits is
+//
+//   g_t (1 + 2 z_loss logsumexp_t) e^(r_t - logsumexp_t) e^(logit - r_t)  -  g_t [v is the target]
+//
+// Second, the exponentials go into both remaining products as they are: the factors that depend on the token
+// alone are applied to the hidden state's gradient afterwards and to the hidden states beforehand, and the
+// target's part is a single row of each. So every logit is made once and read twice.
 #include "cpu/cross_entropy.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "base/parallel.h"
 #include "cpu/cross_entropy_rows.h"
 #include "cpu/gemm.h"
+#include "cpu/gemm_kernel.h"
 
 namespace nf::cpu {
 namespace {
 
-constexpr int64_t kLogitBytes = 32 << 20;  // a chunk's f32 logits stay below this
-constexpr int64_t kRowsPerTask = 8;
+constexpr int64_t kMostColumns = 1024;           // of a block: a block's logits stay in cache
+constexpr int64_t kMostTokens = 512;             // of a chunk
+constexpr int64_t kExponentialBytes = 50 << 20;  // of a chunk
+constexpr float kSafeExponent = 60;              // e^60 times the vocabulary's size is far from overflow
+constexpr int64_t kRowsPerTask = 8, kColumnsPerTask = 64;
 constexpr size_t kAlignment = 64;
 
-// Tokens per chunk: by the vocabulary alone, and at least enough rows for an efficient product.
-int64_t chunk_tokens(const CrossEntropyConfig& config) {
-  const int64_t fitting = kLogitBytes / (config.vocab * 4) / 64 * 64;
-  return std::min(config.tokens, std::max<int64_t>(64, fitting));
+// Columns of all blocks but the last, which may have fewer.
+int64_t block_columns(const CrossEntropyConfig& c) { return std::min(kMostColumns, round_up(c.vocab, 16)); }
+int64_t block_count(const CrossEntropyConfig& c) { return ceil_div(c.vocab, block_columns(c)); }
+
+// By the sizes alone.
+int64_t chunk_tokens(const CrossEntropyConfig& c) {
+  const int64_t fitting =
+      kExponentialBytes / (block_count(c) * block_columns(c) * size_of(c.dtype)) / 64 * 64;
+  return std::min(c.tokens, std::clamp<int64_t>(fitting, 64, kMostTokens));
 }
 
-// The scale's gradient is a sum over tokens: partial sums per group of rows keep its order fixed.
-int64_t scale_groups(int64_t tokens) { return (tokens + kRowsPerTask - 1) / kRowsPerTask; }
+// A token of the present chunk.
+struct Token {
+  float reference, largest;
+  float target_projected;  // hidden . weight of the target
+  float target_scale;
+  float factor;         // of its exponentials, in the gradient with respect to hidden . weight x scale
+  float target_factor;  // what the target adds to that
+};
+
+// The scratch memory, carved in order. With a null start it only counts.
+struct Scratch {
+  float* logits;            // [chunk, block]
+  Token* tokens;            // [chunk]
+  float* sums;              // [blocks, chunk]
+  std::byte* exponentials;  // [blocks][chunk, block] in the config's dtype
+  std::byte* hidden;        // [chunk, D], the hidden states times their tokens' factors
+  float* hidden_sums;       // [chunk, D]
+  std::byte* weight;        // [block, D], a block of the weight times its scale
+  float* weight_sums;       // [block, D]
+  std::byte* gemm;
+  size_t bytes;
+
+  Scratch(const CrossEntropyConfig& c, bool backward, int threads, void* start);
+};
 
 struct Products {
   GemmArgs logits, hidden, weight;
 };
 
-Products products(const CrossEntropyConfig& c, int64_t rows) {
+Products products(const CrossEntropyConfig& c, int64_t tokens, int64_t columns) {
   Products p;
-  p.logits = {.m = rows,
-              .n = c.vocab,
+  p.logits = {.m = tokens,
+              .n = columns,
               .k = c.width,
               .a = {nullptr, c.dtype, c.width, 1},
               .b = {nullptr, c.dtype, 1, c.width},
               .c_dtype = DType::f32,
-              .c_row_stride = c.vocab};
-  p.hidden = {.m = rows,
+              .c_row_stride = block_columns(c)};
+  p.hidden = {.m = tokens,
               .n = c.width,
-              .k = c.vocab,
-              .a = {nullptr, c.dtype, c.vocab, 1},
-              .b = {nullptr, c.dtype, c.width, 1},
-              .c_dtype = c.dtype,
-              .c_row_stride = c.width};
-  p.weight = {.m = c.vocab,
-              .n = c.width,
-              .k = rows,
-              .a = {nullptr, c.dtype, 1, c.vocab},
+              .k = columns,
+              .a = {nullptr, c.dtype, block_columns(c), 1},
               .b = {nullptr, c.dtype, c.width, 1},
               .c_dtype = DType::f32,
-              .c_row_stride = c.width,
-              .accumulate = true};
+              .c_row_stride = c.width};
+  p.weight = {.m = columns,
+              .n = c.width,
+              .k = tokens,
+              .a = {nullptr, c.dtype, 1, block_columns(c)},
+              .b = {nullptr, c.dtype, c.width, 1},
+              .c_dtype = DType::f32,
+              .c_row_stride = c.width};
   return p;
 }
 
-size_t gemm_bytes(const CrossEntropyConfig& config, bool backward, int threads) {
+size_t gemm_bytes(const CrossEntropyConfig& c, bool backward, int threads) {
   size_t bytes = 0;
-  for (const int64_t rows : {chunk_tokens(config), config.tokens % chunk_tokens(config)}) {
-    if (rows == 0) continue;
-    const Products p = products(config, rows);
-    bytes = std::max(bytes, gemm_workspace(p.logits, threads));
-    if (!backward) continue;
-    bytes = std::max({bytes, gemm_workspace(p.hidden, threads), gemm_workspace(p.weight, threads)});
-  }
+  const int64_t block = block_columns(c);
+  for (const int64_t tokens : {chunk_tokens(c), c.tokens % std::max<int64_t>(chunk_tokens(c), 1)})
+    for (const int64_t columns : {std::min(block, c.vocab), c.vocab % block}) {
+      if (tokens == 0 || columns == 0) continue;
+      const Products p = products(c, tokens, columns);
+      bytes = std::max(bytes, gemm_workspace(p.logits, threads));
+      if (backward)
+        bytes = std::max({bytes, gemm_workspace(p.hidden, threads), gemm_workspace(p.weight, threads)});
+    }
   return bytes;
 }
 
-// The scratch memory, carved in order. With a null start it only counts.
-struct Scratch {
-  float* logits;       // [chunk, V]
-  std::byte* grads;    // [chunk, V] in the config's dtype
-  float* scale_terms;  // [groups, V] sums, and one row of terms for each group
-  std::byte* gemm;
-  size_t bytes;
-
-  Scratch(const CrossEntropyConfig& c, bool backward, int threads, void* start) {
-    size_t used = 0;
-    const auto carve = [&](size_t size) {
-      std::byte* at = static_cast<std::byte*>(start) + used;
-      used += (size + kAlignment - 1) / kAlignment * kAlignment;
-      return at;
-    };
-    const auto row = static_cast<size_t>(c.vocab);
-    const auto chunk = static_cast<size_t>(chunk_tokens(c));
-    logits = reinterpret_cast<float*>(carve(chunk * row * sizeof(float)));
-    grads = carve(backward ? chunk * row * static_cast<size_t>(size_of(c.dtype)) : 0);
-    const size_t groups = backward ? static_cast<size_t>(scale_groups(chunk_tokens(c))) : 0;
-    scale_terms = reinterpret_cast<float*>(carve(groups * row * 3 * sizeof(float)));
-    gemm = carve(gemm_bytes(c, backward, threads));
-    bytes = used;
-  }
-};
-
-LogitRow row_of(const CrossEntropyConfig& c, const CrossEntropyInputs& inputs, float* logits) {
-  return {logits,
-          inputs.scale,
-          c.vocab,
-          c.options.vocab_size == 0 ? c.vocab : c.options.vocab_size,
-          static_cast<float>(c.options.logit_scale),
-          static_cast<float>(c.options.cap),
-          c.options.cap_type};
+Scratch::Scratch(const CrossEntropyConfig& c, bool backward, int threads, void* start) {
+  size_t used = 0;
+  const auto carve = [&](int64_t size) {
+    std::byte* at = static_cast<std::byte*>(start) + used;
+    used += (static_cast<size_t>(size) + kAlignment - 1) / kAlignment * kAlignment;
+    return at;
+  };
+  const auto floats = [&](int64_t count) { return reinterpret_cast<float*>(carve(count * 4)); };
+  const int64_t chunk = chunk_tokens(c), block = block_columns(c), blocks = block_count(c),
+                element = size_of(c.dtype), if_backward = backward ? 1 : 0;
+  logits = floats(chunk * block);
+  tokens = reinterpret_cast<Token*>(carve(chunk * static_cast<int64_t>(sizeof(Token))));
+  sums = floats(blocks * chunk);
+  exponentials = carve(if_backward * blocks * chunk * block * element);
+  hidden = carve(if_backward * chunk * c.width * element);
+  hidden_sums = floats(if_backward * chunk * c.width);
+  weight = carve(if_backward * block * c.width * element);
+  weight_sums = floats(if_backward * block * c.width);
+  gemm = carve(static_cast<int64_t>(gemm_bytes(c, backward, threads)));
+  bytes = used;
 }
 
-float token_loss(const CrossEntropyConfig& c, const LogitRow& row, int32_t target, float logsumexp) {
-  if (target == kIgnoreIndex) return 0;
-  if (target < 0 || target >= row.real) return std::numeric_limits<float>::quiet_NaN();
-  return logsumexp - row.logits[target] + static_cast<float>(c.options.z_loss) * logsumexp * logsumexp;
-}
-
-const std::byte* row_address(const void* base, DType dtype, int64_t row, int64_t width) {
-  return static_cast<const std::byte*>(base) + row * width * size_of(dtype);
-}
-
-void project(const CrossEntropyConfig& c, const CrossEntropyInputs& inputs, int64_t first, int64_t rows,
-             const Scratch& scratch, int threads) {
-  GemmArgs args = products(c, rows).logits;
-  args.a.data = row_address(inputs.hidden, c.dtype, first, c.width);
-  args.b.data = inputs.weight;
-  args.c = scratch.logits;
-  gemm(args, scratch.gemm, threads);
-}
-
-// What happens between the products of one chunk, for a group of rows.
-struct RowPass {
+// Tokens [first, first + count).
+struct Chunk {
   const CrossEntropyConfig& config;
   const CrossEntropyInputs& inputs;
-  const float* grad_loss;
-  const CrossEntropyGradients& gradients;
   const Scratch& scratch;
-  int64_t first, rows;
+  int threads;
+  int64_t first, count;
 
-  void operator()(int64_t group) const {
-    const int64_t vocab = config.vocab;
-    float* const sums = scratch.scale_terms + group * vocab * 3;
-    float* const terms = sums + vocab;
-    float* const projected = terms + vocab;
-    const bool scaled = inputs.scale != nullptr;
-    if (scaled) std::fill_n(sums, vocab, 0.0F);
-    for (int64_t i = group * kRowsPerTask; i < std::min(rows, (group + 1) * kRowsPerTask); ++i) {
-      const int64_t token = first + i;
-      float* const logits = scratch.logits + i * vocab;
-      if (scaled) std::copy_n(logits, vocab, projected);
-      const LogitRow row = row_of(config, inputs, logits);
-      const float logsumexp = finish_logits(row);
-      const int32_t target = inputs.targets[token];
-      gradients.loss[token] = token_loss(config, row, target, logsumexp);
-      std::byte* const out = scratch.grads + i * vocab * size_of(config.dtype);
-      if (target < 0 || target >= row.real) {
-        std::fill_n(out, vocab * size_of(config.dtype), std::byte{0});
-        continue;
-      }
-      const auto z_factor =
-          static_cast<float>(1 + 2 * config.options.z_loss * static_cast<double>(logsumexp));
-      logits_gradient({row, projected, logsumexp, grad_loss[token], z_factor, target, out, config.dtype,
-                       scaled ? terms : nullptr});
-      if (scaled) add_to(sums, terms, vocab);
-    }
+  int64_t block_width() const { return block_columns(config); }
+  int64_t real() const { return config.options.vocab_size == 0 ? config.vocab : config.options.vocab_size; }
+  int64_t columns(int64_t block) const {
+    return std::min(block_width(), config.vocab - block * block_width());
   }
+  bool has_target(int64_t t) const {
+    return inputs.targets[first + t] >= 0 && inputs.targets[first + t] < real();
+  }
+  const std::byte* weight_row(int64_t row) const {
+    return static_cast<const std::byte*>(inputs.weight) + row * config.width * size_of(config.dtype);
+  }
+  const std::byte* hidden_row(int64_t t) const {
+    return static_cast<const std::byte*>(inputs.hidden) + (first + t) * config.width * size_of(config.dtype);
+  }
+  std::byte* scaled_hidden_row(int64_t t) const {
+    return scratch.hidden + t * config.width * size_of(config.dtype);
+  }
+  std::byte* exponentials_of(int64_t block) const {
+    return scratch.exponentials + block * chunk_tokens(config) * block_width() * size_of(config.dtype);
+  }
+  LogitBlock logit_block(int64_t block, int64_t t) const {
+    return {.projected = scratch.logits + t * block_width(),
+            .scale = inputs.scale == nullptr ? nullptr : inputs.scale + block * block_width(),
+            .columns = std::clamp<int64_t>(real() - block * block_width(), 0, columns(block)),
+            .logit_scale = static_cast<float>(config.options.logit_scale),
+            .cap = static_cast<float>(config.options.cap),
+            .cap_type = config.options.cap_type};
+  }
+  template <typename Body>
+  void for_each_token(Body&& body) const {
+    parallel_for(threads, (count + kRowsPerTask - 1) / kRowsPerTask, [&](int64_t task) {
+      for (int64_t t = task * kRowsPerTask; t < std::min(count, (task + 1) * kRowsPerTask); ++t) body(t);
+    });
+  }
+
+  void sum_exponentials(bool keep) const;
+  void sum_block(int64_t block, bool keep, bool first_pass) const;
+  float finish_loss(int64_t t, float* logsumexp) const;
+  void find_factors(int64_t t, float logsumexp, float grad_loss) const;
+  void multiply_block(int64_t block, const CrossEntropyGradients& gradients) const;
+  void add_targets(const CrossEntropyGradients& gradients) const;
 };
+
+// The exponentials' sums by block, for all blocks; with `keep`, the exponentials too.
+void Chunk::sum_exponentials(bool keep) const {
+  for (int64_t block = 0; block < block_count(config); ++block) sum_block(block, keep, true);
+  const auto overflows = [](const Token& token) { return token.largest > token.reference + kSafeExponent; };
+  if (std::none_of(scratch.tokens, scratch.tokens + count, overflows)) return;
+  // Later logits tower above those of the first block: once more, with what is known now.
+  std::for_each_n(scratch.tokens, count, [](Token& token) { token.reference = token.largest; });
+  for (int64_t block = 0; block < block_count(config); ++block) sum_block(block, keep, false);
+}
+
+void Chunk::sum_block(int64_t block, bool keep, bool first_pass) const {
+  GemmArgs args = products(config, count, columns(block)).logits;
+  args.a.data = hidden_row(0);
+  args.b.data = weight_row(block * block_width());
+  args.c = scratch.logits;
+  gemm(args, scratch.gemm, threads);
+  for_each_token([&](int64_t t) {
+    Token& token = scratch.tokens[t];
+    const LogitBlock logits = logit_block(block, t);
+    if (block == 0 && first_pass) {
+      token = {};
+      token.reference = token.largest = largest_logit(logits);
+    }
+    const ExponentialSum sum =
+        exponentials(logits, token.reference,
+                     keep ? exponentials_of(block) + t * block_width() * size_of(config.dtype) : nullptr,
+                     config.dtype, columns(block));
+    scratch.sums[block * count + t] = sum.sum;
+    token.largest = std::max(token.largest, sum.largest);
+    const int64_t column = inputs.targets[first + t] - block * block_width();
+    if (column < 0 || column >= logits.columns) return;
+    token.target_projected = logits.projected[column];
+    token.target_scale = logits.scale == nullptr ? 1 : logits.scale[column];
+  });
+}
+
+// The target's logit, as exponentials() made it.
+LogitBlock target_block(const Chunk& chunk, const Token& token) {
+  LogitBlock block = chunk.logit_block(0, 0);
+  block.projected = &token.target_projected;
+  block.columns = 1;
+  if (block.scale != nullptr) block.scale = &token.target_scale;
+  return block;
+}
+
+float Chunk::finish_loss(int64_t t, float* logsumexp) const {
+  double sum = 0;
+  for (int64_t block = 0; block < block_count(config); ++block)
+    sum += static_cast<double>(scratch.sums[block * count + t]);
+  const Token& token = scratch.tokens[t];
+  *logsumexp = static_cast<float>(static_cast<double>(token.reference) + std::log(sum));
+  if (inputs.targets[first + t] == kIgnoreIndex) return 0;
+  if (!has_target(t)) return std::numeric_limits<float>::quiet_NaN();
+  return *logsumexp - finished_logit(target_block(*this, token), 0) +
+         static_cast<float>(config.options.z_loss) * *logsumexp * *logsumexp;
+}
+
+void Chunk::find_factors(int64_t t, float logsumexp, float grad_loss) const {
+  Token& token = scratch.tokens[t];
+  const auto logit_scale = static_cast<float>(config.options.logit_scale);
+  token.factor = token.target_factor = 0;
+  if (has_target(t)) {
+    const LogitBlock target = target_block(*this, token);
+    const auto z_factor = static_cast<float>(1 + 2 * config.options.z_loss * static_cast<double>(logsumexp));
+    token.factor = grad_loss * z_factor * std::exp(token.reference - logsumexp) * logit_scale;
+    token.target_factor = -grad_loss * cap_slope(target, finished_logit(target, 0)) * logit_scale;
+  }
+  scaled_row(hidden_row(t), token.factor, scaled_hidden_row(t), config.dtype, config.width);
+}
+
+// Both products over one block of the vocabulary.
+void Chunk::multiply_block(int64_t block, const CrossEntropyGradients& gradients) const {
+  const int64_t width = config.width, begin = block * block_columns(config), rows = columns(block);
+  const bool scaled = inputs.scale != nullptr, accumulate = gradients.accumulate || first > 0;
+  float* const weight_grad = gradients.weight + begin * width;
+  const std::byte* weight = weight_row(begin);
+  const auto for_each_row = [&](auto body) {
+    parallel_for(threads, (rows + kRowsPerTask - 1) / kRowsPerTask, [&](int64_t task) {
+      for (int64_t v = task * kRowsPerTask; v < std::min(rows, (task + 1) * kRowsPerTask); ++v) body(v);
+    });
+  };
+  if (scaled) {
+    for_each_row([&](int64_t v) {
+      scaled_row(weight_row(begin + v), inputs.scale[begin + v],
+                 scratch.weight + v * width * size_of(config.dtype), config.dtype, width);
+    });
+    weight = scratch.weight;
+  }
+  Products p = products(config, count, rows);
+  p.hidden.a.data = p.weight.a.data = exponentials_of(block);
+  p.hidden.b.data = weight;
+  p.hidden.c = scratch.hidden_sums;
+  p.hidden.accumulate = block > 0;
+  gemm(p.hidden, scratch.gemm, threads);
+  p.weight.b.data = scratch.hidden;
+  p.weight.c = scaled ? scratch.weight_sums : weight_grad;
+  p.weight.accumulate = !scaled && accumulate;
+  gemm(p.weight, scratch.gemm, threads);
+  // hidden . weight is what the scale multiplies, so the sums give its gradient as well.
+  if (scaled)
+    for_each_row([&](int64_t v) {
+      const float product =
+          add_scaled_sums(scratch.weight_sums + v * width, weight_row(begin + v), config.dtype,
+                          inputs.scale[begin + v], accumulate, weight_grad + v * width, width);
+      gradients.scale[begin + v] = (first > 0 ? gradients.scale[begin + v] : 0) + product;
+    });
+}
+
+// The targets' part. Two tokens may share a target, so threads take columns, each with all tokens in order.
+void Chunk::add_targets(const CrossEntropyGradients& gradients) const {
+  const int64_t width = config.width, element = size_of(config.dtype);
+  for_each_token([&](int64_t t) {
+    const Token& token = scratch.tokens[t];
+    std::byte* const out = static_cast<std::byte*>(gradients.hidden) + (first + t) * width * element;
+    if (has_target(t))
+      combined_row(scratch.hidden_sums + t * width, token.factor, weight_row(inputs.targets[first + t]),
+                   token.target_factor * token.target_scale, out, config.dtype, width);
+    else
+      std::fill_n(out, width * element, std::byte{0});
+  });
+  parallel_for(threads, (width + kColumnsPerTask - 1) / kColumnsPerTask, [&](int64_t task) {
+    const int64_t column = task * kColumnsPerTask;
+    for (int64_t t = 0; t < count; ++t)
+      if (has_target(t))
+        add_row(gradients.weight + inputs.targets[first + t] * width + column,
+                hidden_row(t) + column * element,
+                scratch.tokens[t].target_factor * scratch.tokens[t].target_scale, config.dtype,
+                std::min(kColumnsPerTask, width - column));
+  });
+  if (gradients.scale == nullptr) return;
+  for (int64_t t = 0; t < count; ++t)
+    if (has_target(t))
+      gradients.scale[inputs.targets[first + t]] +=
+          scratch.tokens[t].target_factor * scratch.tokens[t].target_projected;
+}
 
 }  // namespace
 
@@ -168,17 +329,11 @@ size_t cross_entropy_workspace(const CrossEntropyConfig& config, bool backward, 
 void cross_entropy_forward(const CrossEntropyConfig& config, const CrossEntropyInputs& inputs, float* loss,
                            float* logsumexp, void* workspace, int threads) {
   const Scratch scratch(config, false, threads, workspace);
-  const int64_t chunk = chunk_tokens(config);
-  for (int64_t first = 0; first < config.tokens; first += chunk) {
-    const int64_t rows = std::min(chunk, config.tokens - first);
-    project(config, inputs, first, rows, scratch, threads);
-    parallel_for(threads, scale_groups(rows), [&](int64_t group) {
-      for (int64_t i = group * kRowsPerTask; i < std::min(rows, (group + 1) * kRowsPerTask); ++i) {
-        const LogitRow row = row_of(config, inputs, scratch.logits + i * config.vocab);
-        logsumexp[first + i] = finish_logits(row);
-        loss[first + i] = token_loss(config, row, inputs.targets[first + i], logsumexp[first + i]);
-      }
-    });
+  const int64_t tokens = chunk_tokens(config);
+  for (int64_t first = 0; first < config.tokens; first += tokens) {
+    const Chunk chunk{config, inputs, scratch, threads, first, std::min(tokens, config.tokens - first)};
+    chunk.sum_exponentials(false);
+    chunk.for_each_token([&](int64_t t) { loss[first + t] = chunk.finish_loss(t, logsumexp + first + t); });
   }
 }
 
@@ -186,25 +341,19 @@ void cross_entropy_backward(const CrossEntropyConfig& config, const CrossEntropy
                             const float* grad_loss, const CrossEntropyGradients& gradients, void* workspace,
                             int threads) {
   const Scratch scratch(config, true, threads, workspace);
-  const int64_t chunk = chunk_tokens(config), vocab = config.vocab;
-  if (gradients.scale != nullptr) std::fill_n(gradients.scale, vocab, 0.0F);
-  for (int64_t first = 0; first < config.tokens; first += chunk) {
-    const int64_t rows = std::min(chunk, config.tokens - first);
-    project(config, inputs, first, rows, scratch, threads);
-    parallel_for(threads, scale_groups(rows),
-                 RowPass{config, inputs, grad_loss, gradients, scratch, first, rows});
-    if (gradients.scale != nullptr)
-      for (int64_t group = 0; group < scale_groups(rows); ++group)
-        add_to(gradients.scale, scratch.scale_terms + group * vocab * 3, vocab);
-    Products p = products(config, rows);
-    p.hidden.a.data = p.weight.a.data = scratch.grads;
-    p.hidden.b.data = inputs.weight;
-    p.hidden.c = static_cast<std::byte*>(gradients.hidden) + first * config.width * size_of(config.dtype);
-    gemm(p.hidden, scratch.gemm, threads);
-    p.weight.b.data = row_address(inputs.hidden, config.dtype, first, config.width);
-    p.weight.c = gradients.weight;
-    p.weight.accumulate = gradients.accumulate || first > 0;
-    gemm(p.weight, scratch.gemm, threads);
+  const int64_t tokens = chunk_tokens(config);
+  if (tokens == 0 && !gradients.accumulate) std::fill_n(gradients.weight, config.vocab * config.width, 0.0F);
+  if (tokens == 0 && gradients.scale != nullptr) std::fill_n(gradients.scale, config.vocab, 0.0F);
+  for (int64_t first = 0; first < config.tokens; first += tokens) {
+    const Chunk chunk{config, inputs, scratch, threads, first, std::min(tokens, config.tokens - first)};
+    chunk.sum_exponentials(true);
+    chunk.for_each_token([&](int64_t t) {
+      float logsumexp = 0;
+      gradients.loss[first + t] = chunk.finish_loss(t, &logsumexp);
+      chunk.find_factors(t, logsumexp, grad_loss[first + t]);
+    });
+    for (int64_t block = 0; block < block_count(config); ++block) chunk.multiply_block(block, gradients);
+    chunk.add_targets(gradients);
   }
 }
 

@@ -1,4 +1,5 @@
-// The row kernels of cross_entropy.cpp: everything between its matrix products, vectorised.
+// The row kernels of cross_entropy.cpp: everything between its matrix products, vectorised. Rows of hidden,
+// weight and exponentials are f32 or bf16 as their dtype says.
 #pragma once
 
 #include <cstdint>
@@ -8,31 +9,44 @@
 
 namespace nf::cpu {
 
-struct LogitRow {
-  float* logits;        // [vocab]: hidden . weight; overwritten with the final logits by finish_logits
-  const float* scale;   // [vocab] or null
-  int64_t vocab, real;  // columns from `real` on are padding
+// Part of a token's row of logits: a block of the vocabulary.
+struct LogitBlock {
+  const float* projected;  // [columns] hidden . weight
+  const float* scale;      // [columns] or null
+  int64_t columns;         // those that are no padding
   float logit_scale, cap;
   CapType cap_type;
 };
 
-// Scales and caps the row in place and returns the logsumexp over its real columns.
-float finish_logits(const LogitRow& row);
+// The logit of a column: scaled and capped.
+float finished_logit(const LogitBlock& block, int64_t column);
 
-struct GradientRow {
-  LogitRow row;            // after finish_logits
-  const float* projected;  // [vocab] hidden . weight before finish_logits; null without scale
-  float logsumexp;
-  float grad;      // with respect to the token's loss
-  float z_factor;  // 1 + 2 z_loss logsumexp
-  int64_t target;  // a valid one
-  void* out;       // [vocab] gradient with respect to hidden . weight, f32 or bf16
-  DType out_dtype;
-  float* scale_terms;  // [vocab], this token's part of the scale's gradient; null without scale
+// The slope of the cap at a finished logit.
+float cap_slope(const LogitBlock& block, float logit);
+
+float largest_logit(const LogitBlock& block);
+
+struct ExponentialSum {
+  float sum;      // of e^(logit - reference)
+  float largest;  // logit
 };
-void logits_gradient(const GradientRow& row);
 
-// sums[v] += terms[v]
-void add_to(float* sums, const float* terms, int64_t count);
+// Also writes e^(logit - reference) times the slope of the cap to out[0, width), zeros for padding, unless
+// out is null.
+ExponentialSum exponentials(const LogitBlock& block, float reference, void* out, DType dtype, int64_t width);
+
+// out = factor row
+void scaled_row(const void* row, float factor, void* out, DType dtype, int64_t count);
+
+// out = factor sums + row_factor row, rounded once.
+void combined_row(const float* sums, float factor, const void* row, float row_factor, void* out, DType dtype,
+                  int64_t count);
+
+// sums += factor row
+void add_row(float* sums, const void* row, float factor, DType dtype, int64_t count);
+
+// out = factor sums, or out += factor sums; returns sums . row.
+float add_scaled_sums(const float* sums, const void* row, DType dtype, float factor, bool accumulate,
+                      float* out, int64_t count);
 
 }  // namespace nf::cpu

@@ -114,7 +114,7 @@ Cut cut_of(const GemmArgs& args, int threads) {
   cut.chunk_columns = args.n;
   cut.chunk_blocks = cut.k_blocks;
   if (cut.shared) {
-    const int64_t block_steps = ceil_div(cut.steps(args.k), cut.k_blocks);
+    const int64_t block_steps = std::max<int64_t>(1, ceil_div(cut.steps(args.k), cut.k_blocks));
     // Sums that wait in f32 need all of k in one chunk.
     const int64_t fitting = cut.partial ? kChunkUnits / cut.steps(args.k) : kChunkColumns;
     const int64_t chunks = ceil_div(args.n, std::clamp<int64_t>(fitting, panel, kChunkColumns));
