@@ -234,8 +234,8 @@ Base read_base(const Request& request, std::string_view program) {
     file = config_of_run(request.training["init_from"].get<std::string>());
   else
     require(!request.model.empty(),
-            "{}: give a model: -m CONFIG ({} are shipped) or flags such as --attention-type", program,
-            kShippedConfigs);
+            "{}: give a model: -m CONFIG ({} are shipped) or flags such as --attention-type; see --help",
+            program, kShippedConfigs);
   if (file.empty()) return base;
   base.source = file.string();
   base.text = read_config_file(file);
@@ -287,8 +287,39 @@ constexpr WithoutEffect kWithoutEffect[] = {
     {"lambda_std_dev", [](const ModelConfig& model) { return model.attention_type != AttentionType::diff; },
      "only diff has lambdas"}};
 
-// Tells of such keys where somebody may believe in them: given by the line, or with a value of its own in the
-// config (configs written for runs state every default).
+// Settings of another optimizer or schedule.
+struct UnusedSetting {
+  std::string_view key;
+  bool (*used)(const TrainSettings& settings);
+  std::string_view by;
+};
+constexpr auto uses_momentum = [](const TrainSettings& s) {
+  return s.optimizer == Optimizer::sgd || s.optimizer == Optimizer::muon;
+};
+constexpr auto uses_betas = [](const TrainSettings& s) { return s.optimizer != Optimizer::sgd; };
+constexpr auto is_wsd = [](const TrainSettings& s) { return s.schedule == Schedule::wsd; };
+constexpr UnusedSetting kUnusedSettings[] = {
+    {"momentum", uses_momentum, "sgd and muon"},
+    {"nesterov", uses_momentum, "sgd and muon"},
+    {"muon_scaling", [](const TrainSettings& s) { return s.optimizer == Optimizer::muon; }, "muon"},
+    {"beta1", uses_betas, "adamw, lion and muon"},
+    {"beta2", uses_betas, "adamw, lion and muon"},
+    {"eps", [](const TrainSettings& s) { return uses_betas(s) && s.optimizer != Optimizer::lion; },
+     "adamw and muon"},
+    {"min_lr_ratio", [](const TrainSettings& s) { return s.schedule == Schedule::cosine; },
+     "--schedule cosine"},
+    {"decay_fraction", is_wsd, "--schedule wsd"},
+    {"decay_shape", is_wsd, "--schedule wsd"},
+};
+
+void note_unused(const TrainSettings& settings, Request& request) {
+  for (const auto& [key, used, by] : kUnusedSettings)
+    if (request.training.contains(key) && !used(settings))
+      request.notes.push_back(fmt::format("{} has no effect: it is a setting of {}", key, by));
+}
+
+// Tells of such keys of the model where somebody may believe in them: given by the line, or with a value of
+// its own in the config (configs written for runs state every default).
 void note_without_effect(const ModelConfig& model, const Base& base, Request& request) {
   static const json defaults = json::parse(to_json(resolve(ModelConfig{})));
   const json file = json::parse(base.text);
@@ -351,6 +382,7 @@ CommandLine parse_command_line(int argc, const char* const* argv, Program progra
     return from_file ? base.source + kTraining : std::string(kSource);
   });
   note_without_effect(line.model, base, request);
+  note_unused(line.settings, request);
   settle_folders(line.settings, request, line.model);
   line.settings.profile = request.profile;
   line.settings.json = request.json_lines;

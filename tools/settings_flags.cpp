@@ -11,7 +11,8 @@ namespace {
 using enum FlagKind;
 
 constexpr auto kModel = std::to_array<Flag>({
-    {"model", "", value, "CONFIG", "config file, or a shipped one: mha, gqa, diff, ngpt, mla", "", 'm'},
+    {"model", "", value, "CONFIG",
+     "config file, folder of a run, or a shipped config: mha, gqa, diff, ngpt, mla", "", 'm'},
     {"set", "", list, "KEY=VALUE",
      "set any key of the model or of the \"training\" section; repeatable, wins over flags"},
     {"gradient-checkpointing", "", optional, "none|layer|BYTES",
@@ -147,6 +148,11 @@ std::string help_text(Program program) {
       out,
       "Settings come from the defaults [in brackets], then from the config's \"training\" section (the same "
       "names with underscores), then from the command line. Flags may be written with _ for -.");
+  if (program == Program::train)
+    append_wrapped(
+        out,
+        "Ctrl-C finishes the step, saves and stops; --resume goes on from there with the same result as if "
+        "nothing had happened. Exit status: 0 done, 1 the run failed, 2 bad input, 130 stopped.");
   for (const FlagGroup& group : kGroups) {
     out += fmt::format("\n{}\n  Example: {} {}\n", group.title, name, group.example);
     for (const Flag& flag : group.flags) append_flag_help(out, flag, shown_default(flag, defaults));

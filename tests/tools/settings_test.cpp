@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -401,6 +402,22 @@ TEST_CASE("settings: keys that a variant has no use for are told") {
   const std::string run = folder.file(
       "run.json", merged_config_json(parse({"-m", "ngpt", "--data", "d"}).model, TrainSettings{}));
   CHECK(notes({"-m", run.c_str()}).empty());  // it states every default
+}
+
+TEST_CASE("settings: flags of another optimizer or schedule are told") {
+  const auto notes = [](std::vector<const char*> words) {
+    words.insert(words.end(), {"-m", "gqa", "--data", "d"});
+    return parse(std::move(words)).notes;
+  };
+  CHECK(notes({"--momentum", "0.8"}) ==
+        std::vector<std::string>{"momentum has no effect: it is a setting of sgd and muon"});
+  CHECK(notes({"--decay-fraction", "0.3", "--decay-shape", "linear"}).size() == 2);
+  CHECK(contains(notes({"--schedule", "wsd", "--min-lr-ratio", "0.3"})[0], "min_lr_ratio has no effect"));
+  CHECK(notes({"--schedule", "wsd", "--decay-fraction", "0.3"}).empty());
+  CHECK(notes({"--beta1", "0.8", "--min-lr-ratio", "0.3"}).empty());
+  const std::vector<std::string> sgd = notes({"--optimizer", "sgd", "--momentum", "0.8", "--beta2", "0.9"});
+  CHECK(std::count_if(sgd.begin(), sgd.end(),
+                      [](const std::string& note) { return contains(note, "beta"); }) == 1);
 }
 
 TEST_CASE("settings: the merged config reads back as the same run") {

@@ -167,6 +167,7 @@ TEST_CASE("progress bar: redrawn at most every tenth of a second, and the last s
   CHECK(screen.rows.size() == 2);
   CHECK(screen.text(0).starts_with("step 1000/1000"));
   CHECK(screen.text(0).find("100%") != std::string::npos);
+  CHECK(screen.text(0).find("eta") == std::string::npos);
   const int writes = screen.writes;
   bar.finish();
   CHECK(screen.writes == writes);

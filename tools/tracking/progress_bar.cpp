@@ -82,7 +82,7 @@ void ProgressBar::measure_speed(int64_t step, double now) {
 }
 
 std::string ProgressBar::eta() const {
-  if (total_ <= 0 || recent_steps_ <= 0 || recent_seconds_ <= 0) return "";
+  if (total_ <= 0 || recent_steps_ <= 0 || recent_seconds_ <= 0 || progress_.step >= total_) return "";
   const auto left = static_cast<double>(std::max(int64_t{0}, total_ - progress_.step));
   return "eta " + format_duration(left * recent_seconds_ / recent_steps_);
 }

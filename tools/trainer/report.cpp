@@ -22,6 +22,13 @@ void print_event(const Ordered& event) {
   print(event.dump(-1, ' ', false, Ordered::error_handler_t::replace) + "\n");
 }
 
+std::string quantity(int64_t value) { return format_quantity(static_cast<double>(value)); }
+
+// "1 layer", "6 layers".
+std::string counted(int64_t count, std::string_view what) {
+  return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
+}
+
 Ordered number(const std::optional<double>& value) { return value ? Ordered(*value) : Ordered(); }
 
 }  // namespace
@@ -57,17 +64,20 @@ void RunReport::begin(const TrainingSession& session, const TrainingData& data, 
                  {"seconds", seconds}});
     return;
   }
-  print(fmt::format("model   {}: {} parameters, {} layers, width {}, vocabulary {}\n",
-                    name(model.attention_type), format_quantity(static_cast<double>(count.total)),
-                    model.num_hidden_layers, model.hidden_size, model.vocab_size));
-  print(fmt::format("text    {}\n", data.stats.describe()));
+  print(fmt::format("model   {}: {} parameters, {}, width {}, vocabulary {}\n", name(model.attention_type),
+                    quantity(count.total), counted(model.num_hidden_layers, "layer"), model.hidden_size,
+                    model.vocab_size));
+  print(fmt::format(
+      "text    {}, {} tokens to train on, {} for validation; frequencies alone give a loss of {:.3f}\n",
+      counted(data.stats.documents, "document"), quantity(data.stats.tokens),
+      quantity(data.validation.tokens()), data.stats.unigram_entropy));
   print(fmt::format("memory  {} state + {} arena = {}\n", format_bytes(state), format_bytes(arena),
                     format_bytes(state + arena)));
   print(fmt::format(
-      "run     {}: {} of {} tokens each, {}, {} {}\n", run_.string(),
-      resumed_ ? fmt::format("steps {} to {}", first_step_ + 1, total_) : fmt::format("{} steps", total_),
-      batch, name(settings_.optimizer), name(settings_.dtype),
-      settings_.threads == 1 ? "on 1 thread" : fmt::format("on {} threads", settings_.threads)));
+      "run     {}: {} of {} tokens, {:.3g} passes over the text; {} with lr {}, {} on {}\n", run_.string(),
+      resumed_ ? fmt::format("steps {} to {}", first_step_ + 1, total_) : counted(total_, "step"), batch,
+      static_cast<double>(total_ * batch) / static_cast<double>(std::max<int64_t>(1, data.stats.tokens)),
+      name(settings_.optimizer), settings_.lr, name(settings_.dtype), counted(settings_.threads, "thread")));
   print(fmt::format("ready in {:.2f} s\n", seconds));
 }
 
@@ -161,8 +171,9 @@ void RunReport::end(const RunState& run, const fs::path& checkpoint, double seco
     line += fmt::format(", {} tokens in {}, {} tok/s", format_quantity(static_cast<double>(trained_tokens_)),
                         format_duration(seconds), format_quantity(speed));
   print(line + "\n");
-  print(fmt::format("checkpoint {}{}\n", checkpoint.string(),
-                    interrupted ? fmt::format("; go on with --resume {}", run_.string()) : ""));
+  print(fmt::format("checkpoint {}; {}\n", checkpoint.string(),
+                    interrupted ? fmt::format("go on with nf-train --resume {}", run_.string())
+                                : fmt::format("try nf-generate -m {}", run_.string())));
 }
 
 std::string RunReport::curves() const {

@@ -48,15 +48,15 @@ void check_identity(const json& written, const json& wanted, std::string_view so
   require(written.is_object(), "{}: 'identity' must be an object", source);
   for (const auto& [key, value] : wanted.items()) {
     const json before = written.value(key, json());
+    require(before == value || !is_in(key, kHashedKeys),
+            "{}: the {} is not the one that the run was made with; resume with the same, or begin a new run "
+            "with another --out",
+            source, key);
     require(
-        before == value || !is_in(key, kHashedKeys),
-        "{}: the {} is not the one that the run was made with; resume with the same, or begin a new run with "
-        "another --out",
-        source, key);
-    require(before == value,
-            "{}: the run was made with {} = {}, now it is {}; resume with the same, or begin a new run with "
-            "another --out",
-            source, key, shown(before), shown(value));
+        before == value,
+        "{}: the run was made with {} = {}, now it is {}; resume without -m to take the run's own config, "
+        "or begin a new run with another --out",
+        source, key, shown(before), shown(value));
   }
 }
 
