@@ -57,7 +57,10 @@ bool read(Arguments& a, int argc, const char* const* argv) {
              {"bf16", "f32"});
   flags.whole({.name = "threads", .takes = "N", .help = "threads to use", .default_text = "all cores"},
               a.threads, 1, 1024);
-  flags.toggle({.name = "json", .help = "print one JSON object instead of the text as it comes"}, a.json);
+  flags.toggle(
+      {.name = "json",
+       .help = "print one JSON object: text, tokens, finish_reason (length, context, end or stop), speed"},
+      a.json);
   if (!flags.parse(
           argc, argv, "nf-generate continues a text with a trained model.",
           "  nf-generate -m runs/gqa --prompt 'Once upon a time' --max-tokens 300 --temperature 0.7"))

@@ -40,6 +40,7 @@ tr -s '\n ' ' ' < "$work/text.out" | grep -q 'not enough memory: --batch-size 10
 "$bin/nf-estimate" -m gqa --batch-size 1048576 --json | grep -q '"fits_in_memory":false' || fail "fits_in_memory"
 grep -q '"fits_in_memory":true' "$work/a.json" || fail "a small run does not fit"
 
+NF_DUMP=/proc/nowhere refuse 'NF_DUMP: /proc/nowhere: ' nf-estimate "${small[@]}" --data "$work/none.txt"
 refuse 'none.txt' nf-estimate "${small[@]}" --data "$work/none.txt"
 refuse 'unknown flag' nf-estimate "${small[@]}" --lerning-rate 1
 refuse '--vocab-size' nf-estimate "${small[@]}" --tokenizer char

@@ -39,6 +39,7 @@ refuse 'top-p' nf-generate -m "$work/run" -p x --top-p 0
 refuse "the model's context 64: there is no room" nf-generate -m "$work/run" -p "$(printf 'x%.0s' $(seq 1 70))"
 refuse "unknown flag '--max-tokns'; did you mean '--max-tokens'" nf-generate -m "$work/run" --max_tokns 3
 refuse "unexpected 'hello'; the text to continue is given with --prompt" nf-generate hello -m "$work/run"
+NF_DUMP=/proc/nowhere refuse 'NF_DUMP: /proc/nowhere: ' nf-generate -m "$work/run" -p x
 refuse 'give a model: -m DIR' nf-generate -p x
 refuse 'train it with nf-train -m gqa' nf-generate -m gqa
 refuse 'max-tokens must be a whole number of at least 1' nf-generate -m "$work/run" -p x --max-tokens 0

@@ -71,8 +71,9 @@ MemoryEstimate estimate_memory(const ModelConfig& model, const PlanOptions& opti
 MachineMemory machine_memory(const fs::path& root) {
   constexpr int64_t kKibi = 1024, kMost = int64_t{1} << 60;
   const fs::path meminfo = root / "proc/meminfo";
-  MachineMemory memory{.total = kKibi * number_in(meminfo, "MemTotal:").value_or(0),
-                       .available = kKibi * number_in(meminfo, "MemAvailable:").value_or(0)};
+  MachineMemory memory{.total = kKibi * number_in(meminfo, "MemTotal:").value_or(0)};
+  memory.available = memory.total;
+  if (const auto available = number_in(meminfo, "MemAvailable:")) memory.available = kKibi * *available;
   for (const GroupFiles& group : kGroups) {
     const int64_t limit = number_in(root / group.limit).value_or(kMost);
     if (limit >= kMost || memory.total == 0) continue;
