@@ -19,8 +19,8 @@
 namespace nf::cpu {
 namespace {
 
-constexpr int64_t kMaxSteps = 512;         // of k in a block: a panel of b, 32 columns wide, takes 64 KiB
-constexpr int64_t kRowsPrivate = 504;      // most rows of a block; 504 rows of 512 units take 1 MiB
+constexpr int64_t kMaxSteps = 1024;        // of k in a block: a panel of b, 32 columns wide, takes 128 KiB
+constexpr int64_t kRowsPrivate = 252;      // most rows of a block; 252 rows of 1024 units take 1 MiB
 constexpr int64_t kRowsShared = 252;       // the same where all threads pack b together
 constexpr int64_t kColumnsPrivate = 1024;  // most columns of a block
 constexpr int64_t kChunkColumns = 2048;    // most columns of a chunk of b
@@ -48,12 +48,13 @@ const GemmKernel& kernel_for(DType a, DType b) {
 // How a product is cut. Nothing here changes a bit of the result, save k_blocks, which depends on k alone.
 struct Cut {
   const GemmKernel* kernel;
-  int64_t k_blocks;        // k is cut into nearly equal blocks of whole steps
-  bool shared;             // b is packed by all threads together, chunk by chunk
-  bool partial;            // c is bf16 and k has several blocks: sums wait in f32
-  int64_t chunk_columns;   // of b; all of them unless shared
-  int64_t chunk_blocks;    // of k
-  bool whole_a;            // a block's rows of a fit whole: each panel of b is read in one go over all of k
+  int64_t k_blocks;       // k is cut into nearly equal blocks of whole steps
+  bool shared;            // b is packed by all threads together, chunk by chunk
+  bool partial;           // c is bf16 and k has several blocks: sums wait in f32
+  int64_t chunk_columns;  // of b; all of them unless shared
+  int64_t chunk_blocks;   // of k
+  bool direct_a;          // a is read where it stands, not packed
+  bool whole_a;  // a block's rows of a are there whole: each panel of b is read in one go over all of k
   int64_t panels_at_once;  // of b that a block packs before it uses them
   int64_t row_blocks;      // of c
   int64_t column_blocks;   // of a chunk
@@ -78,7 +79,7 @@ struct Layout {
     const auto lines = [](int64_t units) { return round_up(units, 16); };
     const int64_t chunk_steps = std::min(cut.steps(args.k), depth * cut.chunk_blocks);
     shared_b = cut.shared ? lines(chunk_steps * round_up(cut.chunk_columns, lanes) + kPackSlack) : 0;
-    a = lines(cut.rows * (cut.whole_a ? cut.steps(args.k) : depth) + kPackSlack);
+    a = cut.direct_a ? 0 : lines(cut.rows * (cut.whole_a ? cut.steps(args.k) : depth) + kPackSlack);
     b = cut.shared ? 0 : lines(cut.panels_at_once * depth * lanes * cut.kernel->max_vectors + kPackSlack);
     sums = cut.partial ? lines(cut.rows * cut.columns) : 0;
   }
@@ -99,6 +100,13 @@ void cut_for_threads(const GemmArgs& args, Cut& cut) {
     const bool split_rows = can_split_rows && (cut.shared || !can_split_columns || rows > columns);
     (split_rows ? cut.row_blocks : cut.column_blocks) *= 2;
   }
+}
+
+// Whether a's own rows serve as they are. Rows a multiple of 4 KiB apart compete for the same few places in
+// the first-level cache and are better packed.
+bool reads_rows(const GemmArgs& args, const GemmKernel& kernel) {
+  return args.a.col_stride == 1 && args.a.dtype == kernel.operand && args.k % kernel.k_per_step == 0 &&
+         args.a.row_stride > 0 && args.a.row_stride * size_of(args.a.dtype) % 4096 != 0;
 }
 
 Cut cut_of(const GemmArgs& args, int threads) {
@@ -135,7 +143,8 @@ Cut cut_of(const GemmArgs& args, int threads) {
   cut.columns = ceil_div(panels, cut.column_blocks) * panel;
   // Where rows of b are contiguous, several panels at once make runs that are long enough for the memory.
   cut.panels_at_once = !cut.shared && args.b.col_stride == 1 ? 8 : 1;
-  cut.whole_a = !cut.shared && cut.rows * cut.steps(args.k) <= kRowsPrivate * kMaxSteps;
+  cut.direct_a = reads_rows(args, *cut.kernel);
+  cut.whole_a = cut.direct_a || (!cut.shared && cut.rows * cut.steps(args.k) <= kRowsPrivate * kMaxSteps);
   return cut;
 }
 
@@ -151,9 +160,11 @@ struct Chunk {
   Panels panels;  // of the chunk's columns
   int64_t first_block, last_block;
 
+  const void* a_element(int64_t row, int64_t k) const {
+    return element(args.a, item * args.a_batch_stride + row * args.a.row_stride + k * args.a.col_stride);
+  }
   PanelSource a_source(int64_t row, int64_t k, int64_t depth) const {
-    const int64_t first = item * args.a_batch_stride + row * args.a.row_stride + k * args.a.col_stride;
-    return {element(args.a, first), args.a.dtype, args.a.row_stride, args.a.col_stride, depth};
+    return {a_element(row, k), args.a.dtype, args.a.row_stride, args.a.col_stride, depth};
   }
   PanelSource b_source(int64_t k, int64_t depth) const {
     const int64_t first = item * args.b_batch_stride + k * args.b.row_stride + column * args.b.col_stride;
@@ -197,6 +208,7 @@ void Block::multiply(int64_t k_block, int64_t first, int64_t last, const int32_t
   const int64_t k = chunk.k_begin(k_block), depth = chunk.depth(k_block);
   TileArgs tile;
   tile.steps = chunk.cut.steps(depth);
+  if (chunk.cut.direct_a) tile.a_row_bytes = args.a.row_stride * size_of(args.a.dtype);
   tile.c_stride = sums != nullptr ? columns() : args.c_row_stride;
   const bool rounded = args.c_dtype == DType::bf16 && sums == nullptr;
   tile.store = k_block > 0 || args.accumulate ? TileStore::add_f32
@@ -213,7 +225,7 @@ void Block::multiply(int64_t k_block, int64_t first, int64_t last, const int32_t
     tile.columns = panels.used(panel);
     for (int64_t i = 0; i < tiles.count; ++i) {
       const int64_t begin = tiles.begin(i);
-      tile.a = a + begin * tile.steps;
+      tile.a = chunk.cut.direct_a ? chunk.a_element(row + begin, k) : a + begin * tile.steps;
       tile.c = sums != nullptr ? static_cast<void*>(sums + begin * columns() + column - first_column())
                                : static_cast<char*>(args.c) + c_index(begin, column) * size_of(args.c_dtype);
       kernel.tile(static_cast<int>(tiles.pitch(i)), static_cast<int>(panels.pitch(panel) / kernel.lanes),
@@ -236,6 +248,7 @@ void Block::run() const {
   int32_t* own_b = a + layout.a;
   float* sums = cut.partial ? reinterpret_cast<float*>(own_b + layout.b) : nullptr;
   const auto pack_a = [&](int64_t block, int32_t* to) {
+    if (cut.direct_a) return;
     const Panels tiles(rows, 1, cut.kernel->max_rows);
     cut.kernel->pack(chunk.a_source(row, chunk.k_begin(block), chunk.depth(block)), tiles, 0, tiles.count,
                      to);

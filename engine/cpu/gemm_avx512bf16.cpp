@@ -196,9 +196,10 @@ inline __m512bh as_pairs(__m512i bits) { return reinterpret_cast<__m512bh>(bits)
     _mm512_mask_storeu_ps(c, kept, sum);
 }
 
-template <int kTileRows, int kTileVectors>
+template <int kTileRows, int kTileVectors, bool kPacked>
 void tile_of(const TileArgs& args) {
   const auto* a = static_cast<const int32_t*>(args.a);
+  RowPointers<kTileRows> rows(args.a, args.a_row_bytes);
   const auto* b = static_cast<const int32_t*>(args.b);
   __m512 sum[kTileRows][kTileVectors];
 #pragma GCC unroll 14
@@ -210,16 +211,20 @@ void tile_of(const TileArgs& args) {
       _mm_prefetch(static_cast<char*>(args.c) + (i * args.c_stride + j * kLanes) * store_size(args.store),
                    _MM_HINT_T0);
     }
-  for (int64_t step = 0; step < args.steps; ++step, a += kTileRows, b += kTileVectors * kLanes) {
+  for (int64_t step = 0; step < args.steps; ++step, b += kTileVectors * kLanes) {
     __m512bh row[kTileVectors];
 #pragma GCC unroll 2
     for (int j = 0; j < kTileVectors; ++j) row[j] = as_pairs(_mm512_load_si512(b + j * kLanes));
 #pragma GCC unroll 14
     for (int i = 0; i < kTileRows; ++i) {
-      const __m512bh factor = as_pairs(_mm512_set1_epi32(a[i]));
+      const __m512bh factor = as_pairs(_mm512_set1_epi32(kPacked ? a[i] : rows.template load<int32_t>(i)));
 #pragma GCC unroll 2
       for (int j = 0; j < kTileVectors; ++j) sum[i][j] = _mm512_dpbf16_ps(sum[i][j], factor, row[j]);
     }
+    if constexpr (kPacked)
+      a += kTileRows;
+    else
+      rows.next();
   }
 #pragma GCC unroll 2
   for (int j = 0; j < kTileVectors; ++j) {
@@ -231,14 +236,17 @@ void tile_of(const TileArgs& args) {
 
 using TileFunction = void (*)(const TileArgs&);
 
-template <size_t... kIndex>
+template <bool kPacked, size_t... kIndex>
 constexpr std::array<TileFunction, sizeof...(kIndex)> all_tiles(std::index_sequence<kIndex...>) {
-  return {tile_of<kIndex / kVectors + 1, kIndex % kVectors + 1>...};
+  return {tile_of<kIndex / kVectors + 1, kIndex % kVectors + 1, kPacked>...};
 }
 
-constexpr auto kTiles = all_tiles(std::make_index_sequence<kRows * kVectors>());
+constexpr auto kPanelTiles = all_tiles<true>(std::make_index_sequence<kRows * kVectors>());
+constexpr auto kRowTiles = all_tiles<false>(std::make_index_sequence<kRows * kVectors>());
 
-void tile(int rows, int vectors, const TileArgs& args) { kTiles[(rows - 1) * kVectors + vectors - 1](args); }
+void tile(int rows, int vectors, const TileArgs& args) {
+  (args.a_row_bytes == 0 ? kPanelTiles : kRowTiles)[(rows - 1) * kVectors + vectors - 1](args);
+}
 
 constexpr int kSpinVectors = 24;
 
@@ -256,8 +264,8 @@ float spin(int64_t rounds, float seed) {
   return _mm512_reduce_add_ps(total);
 }
 
-constexpr GemmKernel kKernel = {"avx512_bf16",           2, kLanes, kRows, kVectors, pack, tile, spin,
-                                4 * kLanes* kSpinVectors};
+constexpr GemmKernel kKernel = {"avx512_bf16", DType::bf16, 2,    kLanes, kRows,
+                                kVectors,      pack,        tile, spin,   4 * kLanes* kSpinVectors};
 
 }  // namespace
 

@@ -178,10 +178,11 @@ HWY_INLINE void store_bf16(hn::Vec<Wide> sum, bf16* c, int64_t count) {
   for (int64_t i = 0; i < count; ++i) c[i].bits = lanes[i];
 }
 
-template <int kTileRows, int kTileVectors>
+template <int kTileRows, int kTileVectors, bool kPacked>
 void tile_of(const TileArgs& args) {
   const Wide d;
   const float* HWY_RESTRICT a = static_cast<const float*>(args.a);
+  RowPointers<kTileRows> rows(args.a, args.a_row_bytes);
   const float* HWY_RESTRICT b = static_cast<const float*>(args.b);
   hn::Vec<Wide> sum[kTileRows][kTileVectors];
   HWY_UNROLL(14)
@@ -191,16 +192,20 @@ void tile_of(const TileArgs& args) {
     // The tile of c arrives while the loop below runs.
     hwy::Prefetch(static_cast<char*>(args.c) + (i * args.c_stride + j * kLanes) * store_size(args.store));
   }
-  for (int64_t step = 0; step < args.steps; ++step, a += kTileRows, b += kTileVectors * kLanes) {
+  for (int64_t step = 0; step < args.steps; ++step, b += kTileVectors * kLanes) {
     hn::Vec<Wide> row[kTileVectors];
     HWY_UNROLL(2)
     for (int j = 0; j < kTileVectors; ++j) row[j] = hn::Load(d, b + j * kLanes);
     HWY_UNROLL(14)
     for (int i = 0; i < kTileRows; ++i) {
-      const auto factor = hn::Set(d, a[i]);
+      const auto factor = hn::Set(d, kPacked ? a[i] : rows.template load<float>(i));
       HWY_UNROLL(2)
       for (int j = 0; j < kTileVectors; ++j) sum[i][j] = hn::MulAdd(factor, row[j], sum[i][j]);
     }
+    if constexpr (kPacked)
+      a += kTileRows;
+    else
+      rows.next();
   }
   HWY_UNROLL(14)
   for (int i = 0; i < kTileRows; ++i) HWY_UNROLL(2)
@@ -215,14 +220,17 @@ void tile_of(const TileArgs& args) {
 
 using TileFunction = void (*)(const TileArgs&);
 
-template <size_t... kIndex>
+template <bool kPacked, size_t... kIndex>
 constexpr std::array<TileFunction, sizeof...(kIndex)> all_tiles(std::index_sequence<kIndex...>) {
-  return {tile_of<kIndex / kVectors + 1, kIndex % kVectors + 1>...};
+  return {tile_of<kIndex / kVectors + 1, kIndex % kVectors + 1, kPacked>...};
 }
 
-constexpr auto kTiles = all_tiles(std::make_index_sequence<kRows * kVectors>());
+constexpr auto kPanelTiles = all_tiles<true>(std::make_index_sequence<kRows * kVectors>());
+constexpr auto kRowTiles = all_tiles<false>(std::make_index_sequence<kRows * kVectors>());
 
-void tile(int rows, int vectors, const TileArgs& args) { kTiles[(rows - 1) * kVectors + vectors - 1](args); }
+void tile(int rows, int vectors, const TileArgs& args) {
+  (args.a_row_bytes == 0 ? kPanelTiles : kRowTiles)[(rows - 1) * kVectors + vectors - 1](args);
+}
 
 constexpr int kSpinVectors = 12;
 
@@ -241,7 +249,7 @@ float spin(int64_t rounds, float seed) {
 }
 
 constexpr GemmKernel kernel(std::string_view name) {
-  return {name, 1, kLanes, kRows, kVectors, pack, tile, spin, 2 * kLanes * kSpinVectors};
+  return {name, DType::f32, 1, kLanes, kRows, kVectors, pack, tile, spin, 2 * kLanes * kSpinVectors};
 }
 
 }  // namespace HWY_NAMESPACE

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <string_view>
 
 #include "nf/dtype.h"
@@ -49,7 +50,8 @@ constexpr int64_t store_size(TileStore store) { return store == TileStore::set_b
 
 struct TileArgs {
   int64_t steps = 0;
-  const void* a = nullptr;  // panel with pitch = rows of the tile
+  const void* a = nullptr;  // panel with pitch = rows of the tile, or the operand's own first row
+  int64_t a_row_bytes = 0;  // from one row of the operand to the next; 0: a is a panel
   const void* b = nullptr;  // panel with pitch = vectors of the tile x lanes, 64-byte aligned
   void* c = nullptr;        // address of the tile's first element
   int64_t c_stride = 0;
@@ -57,8 +59,31 @@ struct TileArgs {
   TileStore store = TileStore::set_f32;
 };
 
+// The rows of an operand as it stands, whose units are contiguous: addresses of every third one, so that a
+// few registers and the processor's own scaling reach all.
+template <int kRows>
+struct RowPointers {
+  const char* every_third[(kRows + 2) / 3];
+  int64_t row_bytes;
+
+  RowPointers(const void* first, int64_t row_bytes_) : row_bytes(row_bytes_) {
+    for (int i = 0; i < kRows; i += 3) every_third[i / 3] = static_cast<const char*>(first) + i * row_bytes;
+  }
+  // Unit of row `i`, of any alignment.
+  template <typename Unit>
+  Unit load(int i) const {
+    Unit unit;
+    std::memcpy(&unit, every_third[i / 3] + i % 3 * row_bytes, sizeof unit);
+    return unit;
+  }
+  void next() {
+    for (const char*& row : every_third) row += 4;
+  }
+};
+
 struct GemmKernel {
   std::string_view name;
+  DType operand;    // what a unit holds
   int k_per_step;   // elements of k in a unit: 1 (f32) or 2 (bf16)
   int lanes;        // columns in a vector
   int max_rows;     // of a tile
