@@ -5,8 +5,8 @@
 namespace nf {
 
 ModelBuilder::ModelBuilder(Graph& graph, const ModelConfig& config, const ModelOptions& options,
-                           ModelGraph& model)
-    : graph_(graph), config_(config), options_(options), model_(model) {
+                           const WeightRules& weights, ModelGraph& model)
+    : graph_(graph), config_(config), options_(options), weights_(weights), model_(model) {
   const Shape tokens{options.batch, options.length};
   if (options.documents) documents_ = input(graph, "documents", DType::i32, tokens);
   if (options.cache_length > 0) length_ = input(graph, "length", DType::i32, {});
@@ -17,19 +17,31 @@ ModelBuilder::ModelBuilder(Graph& graph, const ModelConfig& config, const ModelO
 
 // ---- parameters
 
-ModelBuilder::Entry& ModelBuilder::parameter(const std::string& name, const Shape& shape, Init init,
-                                             bool layer_matrix) {
-  const auto [found, fresh] = entries_.try_emplace(name, Entry{{}, {}, model_.parameters.size()});
+ModelBuilder::Entry& ModelBuilder::parameter(Parameter parameter) {
+  const auto [found, fresh] = entries_.try_emplace(parameter.name, Entry{{}, {}, model_.parameters.size()});
   if (fresh) {
-    model_.parameters.push_back({.name = name,
-                                 .shape = shape,
-                                 .init_std = init.std,
-                                 .init_value = init.value,
-                                 .layer_matrix = layer_matrix});
+    model_.parameters.push_back(std::move(parameter));
     model_.wide.emplace_back();
     model_.narrow.emplace_back();
   }
   return found->second;
+}
+
+ModelBuilder::Entry& ModelBuilder::embedding(const Scope& root) {
+  return parameter({.name = root.full_name("model.embed_tokens.weight"),
+                    .shape = {config_.vocab_size, config_.hidden_size},
+                    .init_std = weights_.std,
+                    .normalize_axis = unit_axis(kIn)});
+}
+
+ModelBuilder::Entry& ModelBuilder::layer_matrix(const Scope& scope, int64_t out, int64_t in, double std,
+                                                HiddenAxis hidden) {
+  return parameter({.name = scope.full_name("weight"),
+                    .shape = {out, in},
+                    .init_std = std,
+                    .decay = weights_.decay,
+                    .layer_matrix = true,
+                    .normalize_axis = unit_axis(hidden)});
 }
 
 Value ModelBuilder::wide(Entry& entry) {
@@ -49,47 +61,33 @@ Value ModelBuilder::narrow(Entry& entry) {
 }
 
 Value ModelBuilder::vector(const Scope& scope, std::string_view name, const Shape& shape, Init init) {
-  return wide(parameter(scope.full_name(name), shape, init, false));
+  return wide(parameter(
+      {.name = scope.full_name(name), .shape = shape, .init_std = init.std, .init_value = init.value}));
 }
 
-Value ModelBuilder::embedding_table(const Scope& scope, std::string_view name, const Shape& shape,
-                                    Init init) {
-  Entry& entry = parameter(scope.full_name(name), shape, init, false);
-  if (config_.attention_type == AttentionType::ngpt) model_.parameters[entry.index].normalize_axis = 1;
-  return wide(entry);
+Value ModelBuilder::matrix(const Scope& scope, int64_t out, int64_t in) {
+  return narrow(layer_matrix(scope, out, in, weights_.std, kIn));
 }
 
-Value ModelBuilder::matrix(const Scope& scope, std::string_view name, int64_t out, int64_t in, Init init,
-                           int hidden_axis) {
-  const bool in_layer = scope.path().find("layers.") != std::string::npos;
-  const bool is_new = !entries_.contains(scope.full_name(name));
-  Entry& entry = parameter(scope.full_name(name), {out, in}, init, in_layer);
-  if (is_new) {
-    const bool is_ngpt = config_.attention_type == AttentionType::ngpt;
-    model_.parameters[entry.index].decay = !is_ngpt;
-    if (is_ngpt) model_.parameters[entry.index].normalize_axis = hidden_axis;
-  }
-  return narrow(entry);
+Value ModelBuilder::embedding_table(const Scope& root) { return wide(embedding(root)); }
+
+Value ModelBuilder::head_matrix(const Scope& root) {
+  if (config_.tie_word_embeddings) return narrow(embedding(root));
+  return narrow(parameter({.name = root.full_name("lm_head.weight"),
+                           .shape = {config_.vocab_size, config_.hidden_size},
+                           .init_std = weights_.std,
+                           .decay = weights_.decay,
+                           .normalize_axis = unit_axis(kIn)}));
 }
 
-namespace {
-
-double matrix_std(const ModelConfig& config) {
-  return config.attention_type == AttentionType::ngpt ? 1 / std::sqrt(static_cast<double>(config.hidden_size))
-                                                      : config.initializer_range;
-}
-
-}  // namespace
-
-Value ModelBuilder::project(const Scope& scope, Value x, int64_t out, bool bias, int hidden_axis) {
-  const Value weight =
-      matrix(scope, "weight", out, x.size(-1), Init::normal(matrix_std(config_)), hidden_axis);
+Value ModelBuilder::project(const Scope& scope, Value x, int64_t out, bool bias) {
+  const Value weight = matrix(scope, out, x.size(-1));
   return linear(x, weight, bias ? vector(scope, "bias", {out}, Init::fill(0)) : Value{});
 }
 
 Value ModelBuilder::project_back(const Scope& scope, Value x, bool bias) {
-  const double std = matrix_std(config_) / std::sqrt(2.0 * static_cast<double>(config_.num_hidden_layers));
-  const Value weight = matrix(scope, "weight", config_.hidden_size, x.size(-1), Init::normal(std), 0);
+  const double std = weights_.std / std::sqrt(2.0 * static_cast<double>(config_.num_hidden_layers));
+  const Value weight = narrow(layer_matrix(scope, config_.hidden_size, x.size(-1), std, kOut));
   return linear(x, weight, bias ? vector(scope, "bias", {config_.hidden_size}, Init::fill(0)) : Value{});
 }
 
@@ -176,10 +174,7 @@ void ModelBuilder::add_head_similarity(int64_t layer, Value q, Value k, double s
   const Value repeated = reshape(broadcast_to(unsqueeze(keys, 2), {s[0], s[1], group, s[2], s[3]}),
                                  {s[0], s[1] * group, s[2], s[3]});
   Value scores = matmul(heads, repeated, {.transpose_b = true, .dtype = DType::f32}) * scale;
-  if (config_.attention_cap && config_.attention_cap_type == CapType::soft)
-    scores = soft_cap(scores, *config_.attention_cap);
-  if (config_.attention_cap && config_.attention_cap_type == CapType::hard)
-    scores = hard_cap(scores, *config_.attention_cap);
+  if (config_.attention_cap) scores = apply_cap(config_.attention_cap_type, *config_.attention_cap, scores);
   const Value similarity =
       head_similarity(config_.head_sim_loss_type, scores, visible(layer, scores.shape()));
   const Value part = similarity * (1.0 / static_cast<double>(config_.num_hidden_layers));

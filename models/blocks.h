@@ -15,26 +15,33 @@ struct Init {
   static Init fill(double value) { return {.value = value}; }
 };
 
+// How a variant starts and keeps its matrices and its embedding.
+struct WeightRules {
+  double std = 0;            // they start as N(0, std^2)
+  bool decay = true;         // weight decay applies to the matrices
+  bool unit_length = false;  // kept at unit length along their axis of the hidden_size
+};
+
 // Everything a block needs while it is built.
 class ModelBuilder {
  public:
-  ModelBuilder(Graph& graph, const ModelConfig& config, const ModelOptions& options, ModelGraph& model);
+  ModelBuilder(Graph& graph, const ModelConfig& config, const ModelOptions& options,
+               const WeightRules& weights, ModelGraph& model);
 
   const ModelConfig& config() const { return config_; }
   const ModelOptions& options() const { return options_; }
   Graph& graph() { return graph_; }
 
-  // A parameter as f32, registered at its first use.
+  // A parameter is registered at its first use. Vectors and the embedding are read as f32, matrices [out, in]
+  // as operands of products, in the compute type.
   Value vector(const Scope& scope, std::string_view name, const Shape& shape, Init init);
-  Value embedding_table(const Scope& scope, std::string_view name, const Shape& shape, Init init);
+  Value matrix(const Scope& scope, int64_t out, int64_t in);  // of a layer: scope.weight
+  Value embedding_table(const Scope& root);                   // [V, D]
+  Value head_matrix(const Scope& root);  // [V, D]: lm_head.weight, or the embedding where they are tied
 
-  // A matrix [out, in] as an operand of products, in the compute type. nGPT keeps it at unit length along its
-  // `hidden_axis`, the one of the hidden_size.
-  Value matrix(const Scope& scope, std::string_view name, int64_t out, int64_t in, Init init,
-               int hidden_axis);
   // y = x W^T (+ bias): [.., in] -> [.., out] in the compute type. The parameters are scope.weight and
   // scope.bias.
-  Value project(const Scope& scope, Value x, int64_t out, bool bias, int hidden_axis = 1);
+  Value project(const Scope& scope, Value x, int64_t out, bool bias);
   // The same for the projections back to the residual stream, whose start is scaled by 1/sqrt(2 L).
   Value project_back(const Scope& scope, Value x, bool bias);
   // rms(x) * scope.weight, f32.
@@ -59,7 +66,11 @@ class ModelBuilder {
     Value wide, narrow;
     size_t index;
   };
-  Entry& parameter(const std::string& name, const Shape& shape, Init init, bool layer_matrix);
+  enum HiddenAxis : int { kOut = 0, kIn = 1 };  // which axis of a matrix [out, in] is the hidden_size's
+  Entry& parameter(Parameter parameter);
+  Entry& embedding(const Scope& root);
+  Entry& layer_matrix(const Scope& scope, int64_t out, int64_t in, double std, HiddenAxis hidden);
+  int unit_axis(HiddenAxis hidden) const { return weights_.unit_length ? hidden : -1; }
   Value wide(Entry& entry);
   Value narrow(Entry& entry);
   void add_head_similarity(int64_t layer, Value q, Value k, double scale);
@@ -68,6 +79,7 @@ class ModelBuilder {
   Graph& graph_;
   const ModelConfig& config_;
   const ModelOptions& options_;
+  const WeightRules weights_;
   ModelGraph& model_;
   std::unordered_map<std::string, Entry> entries_;
   std::unordered_map<int64_t, Rope> ropes_;
@@ -91,19 +103,23 @@ Value gated_mlp(ModelBuilder& b, const Scope& s, Value x);
 using Attention = Value (*)(ModelBuilder& b, const Scope& s, int64_t layer, Value x);
 Value residual_block(ModelBuilder& b, const Scope& s, int64_t layer, Value h, Attention attention);
 
-// The variants.
-Value gqa_attention(ModelBuilder& b, const Scope& s, int64_t layer, Value x);
-Value diff_attention(ModelBuilder& b, const Scope& s, int64_t layer, Value x);
-Value mla_attention(ModelBuilder& b, const Scope& s, int64_t layer, Value x);
-Value ngpt_block(ModelBuilder& b, const Scope& s, int64_t layer, Value h);
-// nGPT's learned scale: stored as s, used as s * (init / stored_init).
-Value ngpt_scale(ModelBuilder& b, const Scope& s, std::string_view name, int64_t size, double init,
-                 double stored_init);
+// What a variant is to the skeleton around it.
+struct Variant {
+  Value (*block)(ModelBuilder& b, const Scope& s, int64_t layer, Value h);  // one layer
+  WeightRules weights;
+  bool final_norm = true;                                               // RMS norm before the head
+  Value (*logit_scales)(ModelBuilder& b, const Scope& root) = nullptr;  // learned, [V]; null: none
+};
+
+// The variants, each in the file of its name.
+Value gqa_block(ModelBuilder& b, const Scope& s, int64_t layer, Value h);
+Value diff_block(ModelBuilder& b, const Scope& s, int64_t layer, Value h);
+Value mla_block(ModelBuilder& b, const Scope& s, int64_t layer, Value h);
+Variant ngpt_variant(const ModelConfig& config);
 
 // Mean similarity of a layer's heads (models/head_similarity.cpp): scores [B, H, T, S] before the mask,
-// visible boolean
-// [.., T, S]. `mse`: mean over pairs of heads and visible positions of (S_i - S_j)^2; `jsd`: minus the mean
-// over pairs and rows of the Jensen-Shannon divergence of the softmax rows.
+// visible boolean [.., T, S]. `mse`: mean over pairs of heads and visible positions of (S_i - S_j)^2; `jsd`:
+// minus the mean over pairs and rows of the Jensen-Shannon divergence of the softmax rows.
 Value head_similarity(HeadSimLossType type, Value scores, Value visible);
 
 }  // namespace nf

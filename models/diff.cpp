@@ -9,11 +9,14 @@ namespace {
 
 Value learned_lambda(ModelBuilder& b, const Scope& s, double lambda_init) {
   const ModelConfig& c = b.config();
-  const auto dot = [&](std::string_view q, std::string_view k) {
+  const auto exp_dot = [&](std::string_view q, std::string_view k) {
     const Init init = Init::normal(c.lambda_std_dev);
-    return sum(b.vector(s, q, {c.head_dim}, init) * b.vector(s, k, {c.head_dim}, init));
+    const Value key = b.vector(s, k, {c.head_dim}, init), query = b.vector(s, q, {c.head_dim}, init);
+    return exp(sum(query * key));
   };
-  return exp(dot("lambda_q1", "lambda_k1")) - exp(dot("lambda_q2", "lambda_k2")) + lambda_init;
+  // One after the other: the order of the parameters is not left to the compiler.
+  const Value second = exp_dot("lambda_q2", "lambda_k2"), first = exp_dot("lambda_q1", "lambda_k1");
+  return first - second + lambda_init;
 }
 
 // One key/value head per query head.
@@ -22,8 +25,6 @@ Value repeat_heads(Value x, int64_t group) {
   return reshape(broadcast_to(unsqueeze(x, 3), {s[0], s[1], s[2], group, s[3]}),
                  {s[0], s[1], s[2] * group, s[3]});
 }
-
-}  // namespace
 
 Value diff_attention(ModelBuilder& b, const Scope& s, int64_t layer, Value x) {
   const ModelConfig& c = b.config();
@@ -46,6 +47,12 @@ Value diff_attention(ModelBuilder& b, const Scope& s, int64_t layer, Value x) {
   const Value out =
       rms_norm(positive - learned_lambda(b, s, lambda_init) * negative, c.rms_norm_eps) * (1 - lambda_init);
   return b.project_back(s / "o_proj", merge_heads(out), c.attention_bias);
+}
+
+}  // namespace
+
+Value diff_block(ModelBuilder& b, const Scope& s, int64_t layer, Value h) {
+  return residual_block(b, s, layer, h, diff_attention);
 }
 
 }  // namespace nf

@@ -37,9 +37,7 @@ Latent project_latent(ModelBuilder& b, const Scope& s, Value x) {
 Value up_projection(ModelBuilder& b, const Scope& s) {
   const ModelConfig& c = b.config();
   const int64_t heads = c.num_attention_heads, width = c.qk_nope_head_dim + c.v_head_dim;
-  const Value weight = b.matrix(s / "kv_b_proj", "weight", heads * width, c.kv_lora_rank,
-                                Init::normal(c.initializer_range), 1);
-  return reshape(weight, {heads, width, c.kv_lora_rank});
+  return reshape(b.matrix(s / "kv_b_proj", heads * width, c.kv_lora_rank), {heads, width, c.kv_lora_rank});
 }
 
 // Training and evaluation: keys and values written out.
@@ -78,13 +76,17 @@ Value attend_compressed(ModelBuilder& b, const Scope& s, int64_t layer, const La
   return per_token(matmul(per_head(out), slice(up, 1, nope, c.v_head_dim), {.transpose_b = true}));
 }
 
-}  // namespace
-
 Value mla_attention(ModelBuilder& b, const Scope& s, int64_t layer, Value x) {
   const Latent latent = project_latent(b, s, x);
   const Value out = b.options().cache_length > 0 ? attend_compressed(b, s, layer, latent)
                                                  : attend_expanded(b, s, layer, latent);
   return b.project_back(s / "o_proj", merge_heads(out), b.config().attention_bias);
+}
+
+}  // namespace
+
+Value mla_block(ModelBuilder& b, const Scope& s, int64_t layer, Value h) {
+  return residual_block(b, s, layer, h, mla_attention);
 }
 
 }  // namespace nf

@@ -1,20 +1,19 @@
 // The skeleton around all variants: embedding, blocks, final norm, logits or loss.
-#include <cmath>
-
 #include "models/blocks.h"
 
 namespace nf {
 namespace {
 
-Value block(ModelBuilder& b, const Scope& s, int64_t layer, Value h) {
-  switch (b.config().attention_type) {
+Variant variant_of(const ModelConfig& config) {
+  const WeightRules weights{.std = config.initializer_range};
+  switch (config.attention_type) {
     case AttentionType::mha:
-    case AttentionType::gqa: return residual_block(b, s, layer, h, gqa_attention);
-    case AttentionType::diff: return residual_block(b, s, layer, h, diff_attention);
-    case AttentionType::mla: return residual_block(b, s, layer, h, mla_attention);
-    case AttentionType::ngpt: return ngpt_block(b, s, layer, h);
+    case AttentionType::gqa: return {.block = gqa_block, .weights = weights};
+    case AttentionType::diff: return {.block = diff_block, .weights = weights};
+    case AttentionType::mla: return {.block = mla_block, .weights = weights};
+    case AttentionType::ngpt: return ngpt_variant(config);
   }
-  return h;
+  fail("model: unknown attention_type");
 }
 
 struct Head {
@@ -22,32 +21,24 @@ struct Head {
   CrossEntropyOptions options;
 };
 
-Head output_head(ModelBuilder& b, const Scope& root) {
+Head output_head(ModelBuilder& b, const Scope& root, const Variant& variant) {
   const ModelConfig& c = b.config();
-  const bool is_ngpt = c.attention_type == AttentionType::ngpt;
-  const double base = 1 / std::sqrt(static_cast<double>(c.hidden_size));
-  const Init init = Init::normal(is_ngpt ? base : c.initializer_range);
   Head head;
-  head.weight =
-      c.tie_word_embeddings
-          ? b.matrix(root / "model" / "embed_tokens", "weight", c.vocab_size, c.hidden_size, init, 1)
-          : b.matrix(root / "lm_head", "weight", c.vocab_size, c.hidden_size, init, 1);
+  head.weight = b.head_matrix(root);
   head.options.logit_scale = c.logit_scale;
   head.options.z_loss = c.z_loss;
   if (c.logit_cap) {
     head.options.cap = *c.logit_cap;
     head.options.cap_type = c.logit_cap_type;
   }
-  if (is_ngpt) head.options.scale = ngpt_scale(b, root, "sz", c.vocab_size, 1, base);
+  if (variant.logit_scales) head.options.scale = variant.logit_scales(b, root);
   return head;
 }
 
 Value logits_of(Value hidden, const Head& head) {
   Value logits = matmul(hidden, head.weight, {.transpose_b = true, .dtype = DType::f32});
   if (head.options.scale) logits = logits * head.options.scale;
-  logits = logits * head.options.logit_scale;
-  if (head.options.cap_type == CapType::soft) return soft_cap(logits, head.options.cap);
-  return head.options.cap_type == CapType::hard ? hard_cap(logits, head.options.cap) : logits;
+  return apply_cap(head.options.cap_type, head.options.cap, logits * head.options.logit_scale);
 }
 
 void check(const ModelConfig& config, const ModelOptions& options) {
@@ -71,27 +62,24 @@ ModelGraph build_model(Graph& graph, const ModelConfig& config, const ModelOptio
   ModelGraph model;
   const Scope root(graph);
   const Value ids = input(graph, "ids", DType::i32, {options.batch, options.length});
-  ModelBuilder b(graph, config, options, model);
+  const Variant variant = variant_of(config);
+  ModelBuilder b(graph, config, options, variant.weights, model);
 
-  const Init init = Init::normal(config.attention_type == AttentionType::ngpt
-                                     ? 1 / std::sqrt(static_cast<double>(config.hidden_size))
-                                     : config.initializer_range);
   Value h;
   {
     const Scope s = root / "model" / "embed_tokens";
-    h = embedding(b.embedding_table(s, "weight", {config.vocab_size, config.hidden_size}, init), ids) *
-        config.embedding_multiplier;
+    h = embedding(b.embedding_table(root), ids) * config.embedding_multiplier;
     h = b.drop(h, config.embedding_dropout);
   }
   for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer)
-    h = block(b, root / fmt::format("model.layers.{}", layer), layer, h);
-  if (config.attention_type != AttentionType::ngpt) h = b.norm(root / "model" / "norm", h);
+    h = variant.block(b, root / fmt::format("model.layers.{}", layer), layer, h);
+  if (variant.final_norm) h = b.norm(root / "model" / "norm", h);
   model.hidden = h;
 
   if (options.cache_length > 0)
     h = slice(h, 1, options.length - 1, 1);  // the next token follows the last one
   const Scope s = root / "lm_head";
-  const Head head = output_head(b, root);
+  const Head head = output_head(b, root, variant);
   if (!options.loss) {
     model.logits = logits_of(b.compute(h), head);
     return model;

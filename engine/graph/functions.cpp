@@ -52,6 +52,22 @@ Value hard_cap(Value x, double cap) {
   return minimum(maximum(x, constant_like(x, -cap)), constant_like(x, cap));
 }
 
+Value apply_cap(CapType type, double cap, Value x) {
+  switch (type) {
+    case CapType::none: return x;
+    case CapType::soft: return soft_cap(x, cap);
+    case CapType::hard: return hard_cap(x, cap);
+  }
+  fail("engine: apply_cap: unknown type {}", static_cast<int>(type));
+}
+
+Value cap_gradient(CapType type, double cap, Value uncapped, Value capped, Value grad) {
+  if (type == CapType::soft) return grad * (1.0 - square(capped * (1 / cap)));
+  if (type == CapType::hard)
+    return where(less(abs(uncapped), constant_like(grad, cap)), grad, constant_like(grad, 0));
+  return grad;
+}
+
 Value rope(Value x, Value cos, Value sin) {
   const auto with_head_axis = [](Value table) { return unsqueeze(table, table.shape().rank() - 1); };
   return x * with_head_axis(cos) + roll(x, x.shape().back() / 2) * with_head_axis(sin);

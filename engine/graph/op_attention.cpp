@@ -104,9 +104,7 @@ Pieces build_pieces(const AttentionNode& parsed, std::span<const Value> inputs) 
            .scores = {},
            .visible = {}};
   p.uncapped = matmul(p.q, p.k, {.transpose_b = true, .dtype = dtype}) * options.scale;
-  p.scores = options.cap_type == CapType::soft   ? soft_cap(p.uncapped, options.cap)
-             : options.cap_type == CapType::hard ? hard_cap(p.uncapped, options.cap)
-                                                 : p.uncapped;
+  p.scores = apply_cap(options.cap_type, options.cap, p.uncapped);
   p.visible = visibility(parsed, inputs, p.scores.shape());
   return p;
 }
@@ -158,10 +156,7 @@ Values decompose_backward(Graph&, const Node& node, std::span<const Value> input
   if (factor) grad_p = grad_p * factor;
   const Value delta = reduce_sum(grad_out * out, {3});
   Value grad_s = probability * (grad_p - delta);
-  if (options.cap_type == CapType::soft) grad_s = grad_s * (1.0 - square(p.scores * (1 / options.cap)));
-  if (options.cap_type == CapType::hard)
-    grad_s =
-        where(less(abs(p.uncapped), constant_like(grad_s, options.cap)), grad_s, constant_like(grad_s, 0));
+  grad_s = cap_gradient(options.cap_type, options.cap, p.uncapped, p.scores, grad_s);
   grad_s = cast(grad_s * options.scale, narrow);
   const Value grad_q = matmul(grad_s, p.k, {.dtype = dtype});
   const Value grad_k = matmul(grad_s, p.q, {.transpose_a = true, .dtype = dtype});

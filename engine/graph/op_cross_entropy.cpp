@@ -57,9 +57,7 @@ Logits build_logits(const CrossEntropyNode& parsed, std::span<const Value> input
   logits.factor = parsed.scale >= 0 ? inputs[static_cast<size_t>(parsed.scale)] * options.logit_scale
                                     : constant(graph, options.logit_scale, dtype);
   logits.uncapped = logits.projected * logits.factor;
-  logits.capped = options.cap_type == CapType::soft   ? soft_cap(logits.uncapped, options.cap)
-                  : options.cap_type == CapType::hard ? hard_cap(logits.uncapped, options.cap)
-                                                      : logits.uncapped;
+  logits.capped = apply_cap(options.cap_type, options.cap, logits.uncapped);
   logits.columns = iota(graph, shape, 1);
   const int64_t real = options.vocab_size == 0 ? shape[1] : options.vocab_size;
   logits.is_real = less(logits.columns, constant(graph, static_cast<double>(real), DType::i32));
@@ -108,9 +106,7 @@ Values decompose_backward(Graph&, const Node& node, std::span<const Value> input
   const Value z_factor = loss.logsumexp * (2 * options.z_loss) + 1.0;
   Value grad = valid * (probability * z_factor - cast(loss.is_target, probability.dtype()));
   grad = where(logits.is_real, grad, constant_like(grad, 0));
-  if (options.cap_type == CapType::soft) grad = grad * (1.0 - square(logits.capped * (1 / options.cap)));
-  if (options.cap_type == CapType::hard)
-    grad = where(less(abs(logits.uncapped), constant_like(grad, options.cap)), grad, constant_like(grad, 0));
+  grad = cap_gradient(options.cap_type, options.cap, logits.uncapped, logits.capped, grad);
   const Value grad_projected = cast(grad * logits.factor, inputs[0].dtype());
   Values results{squeeze(loss.per_token, 1), matmul(grad_projected, inputs[1]),
                  matmul(grad_projected, inputs[0], {.transpose_a = true, .dtype = node.outputs[2].dtype})};

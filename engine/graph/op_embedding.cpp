@@ -39,6 +39,7 @@ Values decompose_backward(Graph&, const Node& node, std::span<const Value> input
 
 std::vector<OpInfo> embedding_rows() {
   return {
+      // An id outside [0, V) fails the run with Error, in the kernel as in the decomposition's gather.
       {.op = Op::embedding,
        .name = "embedding",
        .kind = OpKind::composite,

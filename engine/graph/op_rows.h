@@ -40,4 +40,7 @@ int normalize_axis(int64_t axis, int rank);
 // a and b, boolean.
 Value both(Value a, Value b);
 
+// The gradient of capped = apply_cap(type, cap, uncapped), given that of `capped`.
+Value cap_gradient(CapType type, double cap, Value uncapped, Value capped, Value grad);
+
 }  // namespace nf

@@ -100,8 +100,10 @@ Value logsumexp(Value x);                              // over the last axis, ke
 Value rms_norm(Value x, double eps, Value gain = {});  // x / sqrt(mean(x^2) + eps) (* gain), f32
 Value l2_normalize(Value x, int axis = -1, double eps = 1e-12);  // x / max(|x|, eps), f32
 Value lerp(Value a, Value b, Value t);                           // a + t (b - a)
-Value soft_cap(Value x, double cap);                             // cap tanh(x / cap)
-Value hard_cap(Value x, double cap);                             // clamp to [-cap, cap]
+enum class CapType : uint8_t { none, soft, hard };
+Value soft_cap(Value x, double cap);                 // cap tanh(x / cap)
+Value hard_cap(Value x, double cap);                 // clamp to [-cap, cap]
+Value apply_cap(CapType type, double cap, Value x);  // one of the two; none: x itself
 // Rotary embedding in its half-split form (Su et al. 2021): x [B, T, H, d]; cos and sin [T, d] or [B, T, d],
 // both halves of a row alike but for the sign: sin is negated in the first half.
 Value rope(Value x, Value cos, Value sin);
@@ -109,8 +111,6 @@ Value rope(Value x, Value cos, Value sin);
 Value dropout(Value x, double p, Value rng, uint64_t stream);
 
 // ---- composites: hand-written kernels whose meaning is their decomposition
-enum class CapType : uint8_t { none, soft, hard };
-
 struct AttentionOptions {
   double scale = 1;
   double cap = 0;
@@ -138,18 +138,19 @@ struct CrossEntropyOptions {
       0;             // columns from here on are padding, masked to -inf; 0: all rows of the weight count
   Value scale = {};  // [V], optional (nGPT's s_z)
 };
-inline constexpr int64_t kIgnoreIndex = -100;
+inline constexpr int32_t kIgnoreIndex = -100;  // a target that does not count
 // hidden [N, D], weight [V, D], targets i32 [N] -> loss f32 [N] per token: logsumexp(logits) -
 // logits[target]; 0 where the target is kIgnoreIndex. The logits of all tokens never exist in memory at once.
 Value linear_cross_entropy(Value hidden, Value weight, Value targets,
                            const CrossEntropyOptions& options = {});
 
-// Rows of `table` [V, D] -> [ids..., D]; the gradient sums segments of sorted ids, without atomics.
+// Rows of `table` [V, D] -> [ids..., D]; an id outside [0, V) fails the run with Error. The gradient sums
+// segments of sorted ids, without atomics.
 Value embedding(Value table, Value ids);
 
 // ---- state
-// -------------------------------------------------------------------------------------------------------- At
-// the end of the run the named state holds `value`; reads of that state in the same graph see the old value.
+// At the end of the run the named state holds `value`; reads of that state in the same graph see the old
+// value.
 void assign(Value state, Value value);
 // Overwrites state[:, offset : offset + n, ...] (axis 1) with value [B, n, ...]; offset is an i32 scalar.
 // Returns the state as it is afterwards; nothing else in the graph may read the old one.
