@@ -15,12 +15,12 @@
 
 #include "models/config.h"
 #include "nf/optim.h"
+#include "tools/data/batches.h"
 
 namespace nf {
 
 enum class ComputeType : uint8_t { bf16, f32 };  // operands of the matrix products
 enum class DeviceKind : uint8_t { cpu, reference };
-enum class BatchMode : uint8_t { pack, pad };
 enum class TokenizerKind : uint8_t { byte, character };
 
 std::string_view name(Optimizer optimizer);

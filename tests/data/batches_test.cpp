@@ -49,7 +49,7 @@ void check_batch(const Batch& batch, const TokenDataset& dataset) {
       const auto at = static_cast<size_t>(row * batch.length + t);
       const int32_t id = batch.ids[at], target = batch.targets[at];
       if (batch.documents[at] == kPaddingDocument) {
-        good &= target == kIgnoredTarget && batch.positions[at] == 0;
+        good &= target == kIgnoreIndex && batch.positions[at] == 0;
         good &= t + 1 == batch.length || batch.documents[at + 1] == kPaddingDocument;
         continue;
       }
@@ -58,8 +58,8 @@ void check_batch(const Batch& batch, const TokenDataset& dataset) {
       good &= batch.positions[at] == (begins ? 0 : batch.positions[at - 1] + 1);
       good &= batch.documents[at] == (t == 0 ? 0 : batch.documents[at - 1] + (begins ? 1 : 0));
       const bool more = document_of.count(id + 1) > 0 && document_of[id + 1] == document_of[id];
-      good &= target == (more ? id + 1 : kIgnoredTarget);
-      real += target != kIgnoredTarget;
+      good &= target == (more ? id + 1 : kIgnoreIndex);
+      real += target != kIgnoreIndex;
     }
   }
   CHECK(good);
@@ -74,7 +74,7 @@ std::map<int32_t, int> count_targets(Batches& batches, const TokenDataset& datas
     batches.next(batch);
     check_batch(batch, dataset);
     for (const int32_t target : batch.targets)
-      if (target != kIgnoredTarget) ++counts[target];
+      if (target != kIgnoreIndex) ++counts[target];
   }
   return counts;
 }
@@ -94,19 +94,19 @@ bool same(const Batch& a, const Batch& b) {
 }
 
 const BatchOptions kVariants[] = {
-    {.layout = BatchLayout::pack, .batch = 3, .length = 16},
-    {.layout = BatchLayout::pack, .batch = 3, .length = 16, .shuffle = false},
-    {.layout = BatchLayout::pack, .batch = 3, .length = 16, .drop_last = true},
-    {.layout = BatchLayout::pack, .batch = 3, .length = 16, .random_offsets = true},
-    {.layout = BatchLayout::pad, .batch = 3, .length = 16},
-    {.layout = BatchLayout::pad, .batch = 3, .length = 37, .shuffle = false},
-    {.layout = BatchLayout::pad, .batch = 3, .length = 16, .drop_last = true},
-    {.layout = BatchLayout::pad, .batch = 3, .length = 37, .truncate = true, .pool_batches = 2},
+    {.mode = BatchMode::pack, .batch = 3, .length = 16},
+    {.mode = BatchMode::pack, .batch = 3, .length = 16, .shuffle = false},
+    {.mode = BatchMode::pack, .batch = 3, .length = 16, .drop_last = true},
+    {.mode = BatchMode::pack, .batch = 3, .length = 16, .random_offsets = true},
+    {.mode = BatchMode::pad, .batch = 3, .length = 16},
+    {.mode = BatchMode::pad, .batch = 3, .length = 37, .shuffle = false},
+    {.mode = BatchMode::pad, .batch = 3, .length = 16, .drop_last = true},
+    {.mode = BatchMode::pad, .batch = 3, .length = 37, .truncate = true, .pool_batches = 2},
 };
 
 }  // namespace
 
-TEST_CASE("batches: every batch is well formed in every layout") {
+TEST_CASE("batches: every batch is well formed in every mode") {
   const TokenDataset dataset = counted(mixed_lengths(60));
   for (const BatchOptions& options : kVariants) {
     const auto batches = make_batches(dataset, options);
@@ -115,8 +115,8 @@ TEST_CASE("batches: every batch is well formed in every layout") {
       batches->next(batch);
       check_batch(batch, dataset);
       CHECK(batch.batch == options.batch);
-      if (options.layout == BatchLayout::pack) CHECK(batch.length == options.length);
-      if (options.layout == BatchLayout::pad) CHECK(batch.length % kLengthMultiple == 0);
+      if (options.mode == BatchMode::pack) CHECK(batch.length == options.length);
+      if (options.mode == BatchMode::pad) CHECK(batch.length % kLengthMultiple == 0);
     }
   }
 }
@@ -173,7 +173,7 @@ TEST_CASE("batches: epochs and seeds differ when shuffled, and not otherwise") {
 TEST_CASE("batches: pack, the small example by hand") {
   const TokenDataset dataset = counted({3, 1, 4});  // 0 1 2 | 3 | 4 5 6 7
   const auto batches = make_batches(
-      dataset, {.layout = BatchLayout::pack, .batch = 3, .length = 3, .shuffle = false, .padding_id = 9});
+      dataset, {.mode = BatchMode::pack, .batch = 3, .length = 3, .shuffle = false, .padding_id = 9});
   CHECK(batches->batches_per_epoch() == 1);
   Batch batch;
   batches->next(batch);
@@ -187,7 +187,7 @@ TEST_CASE("batches: pack, the small example by hand") {
 TEST_CASE("batches: pad, the small example by hand") {
   const TokenDataset dataset = counted({3, 1, 12});
   const auto batches =
-      make_batches(dataset, {.layout = BatchLayout::pad, .batch = 2, .length = 8, .shuffle = false});
+      make_batches(dataset, {.mode = BatchMode::pad, .batch = 2, .length = 8, .shuffle = false});
   CHECK(batches->batches_per_epoch() == 2);  // rows: 0 1>2, 4 … 11>12, 12 13 14>15; the lone token gives none
   Batch batch;
   batches->next(batch);
@@ -208,21 +208,21 @@ TEST_CASE("batches: one text shorter than a row") {
   const TokenDataset dataset = counted({5});
   for (const bool random_offsets : {false, true}) {
     const auto batches = make_batches(
-        dataset, {.layout = BatchLayout::pack, .batch = 2, .length = 16, .random_offsets = random_offsets});
+        dataset, {.mode = BatchMode::pack, .batch = 2, .length = 16, .random_offsets = random_offsets});
     CHECK(batches->batches_per_epoch() == 1);
     Batch batch;
     batches->next(batch);
     check_batch(batch, dataset);
     CHECK(batch.real_target_tokens == (random_offsets ? 8 : 4));
   }
-  const auto padded = make_batches(dataset, {.layout = BatchLayout::pad, .batch = 2, .length = 16});
+  const auto padded = make_batches(dataset, {.mode = BatchMode::pad, .batch = 2, .length = 16});
   CHECK(count_targets(*padded, dataset) == all_targets(dataset));
 }
 
 TEST_CASE("batches: random offsets reach every window and never the end") {
   const TokenDataset dataset = counted({20});
   const auto batches =
-      make_batches(dataset, {.layout = BatchLayout::pack, .batch = 4, .length = 8, .random_offsets = true});
+      make_batches(dataset, {.mode = BatchMode::pack, .batch = 4, .length = 8, .random_offsets = true});
   CHECK(batches->batches_per_epoch() == 1);  // 19 targets in 32 places
   std::set<int32_t> starts;
   Batch batch;
@@ -239,8 +239,7 @@ TEST_CASE("batches: pools keep padding low") {
   const TokenDataset dataset = counted(mixed_lengths(2000));
   const auto padding = [&](bool shuffle) {
     const auto batches = make_batches(
-        dataset,
-        {.layout = BatchLayout::pad, .batch = 8, .length = 128, .shuffle = shuffle, .pool_batches = 50});
+        dataset, {.mode = BatchMode::pad, .batch = 8, .length = 128, .shuffle = shuffle, .pool_batches = 50});
     Batch batch;
     int64_t padded = 0, total = 0;
     for (int64_t i = 0; i < batches->batches_per_epoch(); ++i) {
@@ -256,16 +255,15 @@ TEST_CASE("batches: pools keep padding low") {
 
 TEST_CASE("batches: dropping the last leaves no padding rows, and other documents each epoch") {
   const TokenDataset dataset = counted(std::vector<int64_t>(10, 9));
-  for (const BatchLayout layout : {BatchLayout::pack, BatchLayout::pad}) {
-    const auto batches =
-        make_batches(dataset, {.layout = layout, .batch = 4, .length = 8, .drop_last = true});
+  for (const BatchMode mode : {BatchMode::pack, BatchMode::pad}) {
+    const auto batches = make_batches(dataset, {.mode = mode, .batch = 4, .length = 8, .drop_last = true});
     std::set<int32_t> targets;
     for (int epoch = 0; epoch < 20; ++epoch)
       for (const auto& [target, count] : count_targets(*batches, dataset)) targets.insert(target);
     CHECK(targets.size() == all_targets(dataset).size());
   }
   const auto batches =
-      make_batches(dataset, {.layout = BatchLayout::pad, .batch = 64, .length = 8, .drop_last = true});
+      make_batches(dataset, {.mode = BatchMode::pad, .batch = 64, .length = 8, .drop_last = true});
   CHECK(batches->batches_per_epoch() == 1);  // the only batch stays
 }
 
@@ -287,8 +285,8 @@ TEST_CASE("batches: the ranks together see what one process sees") {
         rank->next(batch);
         found.insert(found.end(), batch.targets.begin(), batch.targets.end());
       }
-      std::erase(expected, kIgnoredTarget);
-      std::erase(found, kIgnoredTarget);
+      std::erase(expected, kIgnoreIndex);
+      std::erase(found, kIgnoreIndex);
       CHECK(found == expected);
     }
   }
@@ -328,7 +326,7 @@ TEST_CASE("batches: positions and options that do not exist") {
   CHECK_THROWS_AS(make({.rank = 1}), Error);
   CHECK_THROWS_AS(make({.rank = -1}), Error);
   CHECK_THROWS_AS(make({.pool_batches = 0}), Error);
-  CHECK_THROWS_AS(make({.layout = BatchLayout::pad, .random_offsets = true}), Error);
+  CHECK_THROWS_AS(make({.mode = BatchMode::pad, .random_offsets = true}), Error);
   CHECK_THROWS_WITH_AS(make_batches(counted({1, 1}), {}), doctest::Contains("nothing to predict"), Error);
   CHECK_THROWS_AS(make_batches(TokenDataset(), {}), Error);
 }

@@ -1,4 +1,4 @@
-// What both layouts share: writing rows, counting batches, and the order of an epoch.
+// What both modes share: writing rows, counting batches, and the order of an epoch.
 #pragma once
 
 #include <cstdint>

@@ -20,8 +20,8 @@ void check(const TokenDataset& dataset, const BatchOptions& options) {
           "data: rank {} of {} ranks is not possible", options.rank, options.ranks);
   require(options.pool_batches > 0 && options.pool_batches <= kMost,
           "data: a pool must hold at least one batch, got {}", options.pool_batches);
-  require(!options.random_offsets || options.layout == BatchLayout::pack,
-          "data: random offsets need the pack layout; a padded row is a whole document");
+  require(!options.random_offsets || options.mode == BatchMode::pack,
+          "data: random offsets need the mode pack; a padded row is a whole document");
   for (int64_t i = 0; i < dataset.documents(); ++i)
     if (dataset.document(i).size() > 1) return;
   fail("data: nothing to predict: no document of the {} has two tokens", dataset.documents());
@@ -62,7 +62,7 @@ void RowWriter::append(const int32_t* tokens, int64_t count, bool more) {
   const int64_t predicted = more ? count : count - 1;
   std::copy_n(tokens, count, batch_.ids.begin() + at);
   std::copy_n(tokens + 1, predicted, batch_.targets.begin() + at);
-  if (!more) batch_.targets[at_ + static_cast<size_t>(predicted)] = kIgnoredTarget;
+  if (!more) batch_.targets[at_ + static_cast<size_t>(predicted)] = kIgnoreIndex;
   std::fill_n(batch_.documents.begin() + at, count, document_++);
   std::iota(batch_.positions.begin() + at, batch_.positions.begin() + at + count, 0);
   batch_.real_target_tokens += predicted;
@@ -73,7 +73,7 @@ void RowWriter::append(const int32_t* tokens, int64_t count, bool more) {
 void RowWriter::pad(int32_t id) {
   const auto at = static_cast<ptrdiff_t>(at_);
   std::fill_n(batch_.ids.begin() + at, left_, id);
-  std::fill_n(batch_.targets.begin() + at, left_, kIgnoredTarget);
+  std::fill_n(batch_.targets.begin() + at, left_, kIgnoreIndex);
   std::fill_n(batch_.documents.begin() + at, left_, kPaddingDocument);
   std::fill_n(batch_.positions.begin() + at, left_, 0);
   at_ += static_cast<size_t>(left_);
@@ -87,8 +87,8 @@ int64_t count_batches(int64_t rows, const BatchOptions& options) {
 
 std::unique_ptr<Batches> make_batches(TokenDataset dataset, const BatchOptions& options) {
   check(dataset, options);
-  return options.layout == BatchLayout::pack ? make_packed_batches(std::move(dataset), options)
-                                             : make_padded_batches(std::move(dataset), options);
+  return options.mode == BatchMode::pack ? make_packed_batches(std::move(dataset), options)
+                                         : make_padded_batches(std::move(dataset), options);
 }
 
 }  // namespace nf

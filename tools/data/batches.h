@@ -1,6 +1,6 @@
 // Batches of token ids for training and validation, resumable at any batch.
 //
-//     auto batches = make_batches(train, {.layout = BatchLayout::pack, .batch = 16, .length = 256});
+//     auto batches = make_batches(train, {.mode = BatchMode::pack, .batch = 16, .length = 256});
 //     Batch batch;
 //     batches->next(batch);                     // for ever; an epoch is batches_per_epoch() calls
 //     BatchPosition here = batches->position(); // three integers for the checkpoint
@@ -32,15 +32,15 @@
 #include <memory>
 #include <vector>
 
+#include "nf/ops.h"  // kIgnoreIndex
 #include "tools/data/dataset.h"
 
 namespace nf {
 
-constexpr int32_t kIgnoredTarget = -100;  // a position that has no target
 constexpr int32_t kPaddingDocument = -1;  // a position that holds no token
 constexpr int64_t kLengthMultiple = 8;    // of a padded batch
 
-// All four are [batch, length], row-major. Padding: id padding_id, target kIgnoredTarget, document
+// All four are [batch, length], row-major. Padding: id padding_id, target kIgnoreIndex, document
 // kPaddingDocument, position 0; it stands only at the end of a row.
 struct Batch {
   int64_t batch = 0, length = 0;
@@ -48,8 +48,7 @@ struct Batch {
   std::vector<int32_t> targets;    // the next token
   std::vector<int32_t> documents;  // number of the document within its row, from 0
   std::vector<int32_t> positions;  // within the document
-  int64_t real_target_tokens =
-      0;  // targets that are not kIgnoredTarget: the divisor of a mean loss; may be 0
+  int64_t real_target_tokens = 0;  // targets that are not kIgnoreIndex: the divisor of a mean loss; may be 0
 };
 
 // The batch that comes next. The whole state of an iteration; the caller stores it.
@@ -61,10 +60,10 @@ struct BatchPosition {
   bool operator==(const BatchPosition&) const = default;
 };
 
-enum class BatchLayout : uint8_t { pack, pad };
+enum class BatchMode : uint8_t { pack, pad };  // see the top of this file
 
 struct BatchOptions {
-  BatchLayout layout = BatchLayout::pack;
+  BatchMode mode = BatchMode::pack;
   int64_t batch = 8;            // rows
   int64_t length = 256;         // inputs per row: exactly in pack, at most in pad
   uint64_t seed = 0;            // of the first position

@@ -1,4 +1,4 @@
-// The pack layout: windows of one long stream of documents.
+// The mode pack: windows of one long stream of documents.
 #include <algorithm>
 #include <numeric>
 #include <optional>

@@ -1,4 +1,4 @@
-// The pad layout: a row is one document, and rows of similar length go together.
+// The mode pad: a row is one document, and rows of similar length go together.
 #include <algorithm>
 #include <numeric>
 #include <optional>

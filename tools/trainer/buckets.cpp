@@ -27,7 +27,7 @@ int64_t bucket_length(int64_t length, int64_t longest) {
 void lengthen(Batch& batch, int64_t length) {
   if (length <= batch.length) return;
   lengthen_rows(batch.ids, batch.batch, batch.length, length, 0);
-  lengthen_rows(batch.targets, batch.batch, batch.length, length, kIgnoredTarget);
+  lengthen_rows(batch.targets, batch.batch, batch.length, length, kIgnoreIndex);
   lengthen_rows(batch.documents, batch.batch, batch.length, length, kPaddingDocument);
   lengthen_rows(batch.positions, batch.batch, batch.length, length, 0);
   batch.length = length;

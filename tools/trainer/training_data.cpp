@@ -9,7 +9,7 @@ namespace nf {
 namespace {
 
 BatchOptions batch_options(const TrainSettings& settings) {
-  return {.layout = settings.batch_mode == BatchMode::pack ? BatchLayout::pack : BatchLayout::pad,
+  return {.mode = settings.batch_mode,
           .batch = settings.batch_size,
           .length = settings.seq_len,
           .seed = static_cast<uint64_t>(settings.seed)};
