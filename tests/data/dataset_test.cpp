@@ -7,7 +7,7 @@
 #include <numeric>
 #include <set>
 
-#include "tests/data/folder.h"
+#include "tests/support/folder.h"
 #include "tools/tokenizer/byte_tokenizer.h"
 
 using namespace nf;

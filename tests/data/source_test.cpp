@@ -6,7 +6,7 @@
 
 #include <fstream>
 
-#include "tests/data/folder.h"
+#include "tests/support/folder.h"
 
 using namespace nf;
 namespace fs = std::filesystem;

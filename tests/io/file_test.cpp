@@ -1,20 +1,20 @@
 #include "nf/file.h"
 
 #include <doctest/doctest.h>
-#include <unistd.h>
 
 #include <string>
+#include <vector>
 
 #include "nf/error.h"
 #include "nf/json.h"
+#include "tests/support/folder.h"
 
 using namespace nf;
 namespace fs = std::filesystem;
 
 TEST_CASE("file: write replaces as a whole, read is bounded") {
-  std::string pattern = (fs::temp_directory_path() / "nf-file-XXXXXX").string();
-  REQUIRE(::mkdtemp(pattern.data()) != nullptr);
-  const fs::path path = fs::path(pattern) / "a.txt";
+  const Folder folder;
+  const fs::path path = folder.path / "a.txt";
   const WrittenFile first = write_file(path, "hello");
   CHECK(first.bytes == 5);
   CHECK(read_file(path) == "hello");
@@ -24,12 +24,11 @@ TEST_CASE("file: write replaces as a whole, read is bounded") {
   CHECK(second.hash == hash_file(path));
   write_file(path, "123456");
   CHECK_THROWS_WITH_AS(read_file(path, 5), doctest::Contains("a.txt: 6 bytes, at most 5"), Error);
-  CHECK_THROWS_WITH_AS(read_file(fs::path(pattern)), doctest::Contains("not a regular file"), Error);
+  CHECK_THROWS_WITH_AS(read_file(folder.path), doctest::Contains("not a regular file"), Error);
   // a directory in the way: the rename fails, the partial file is removed
-  fs::create_directories(fs::path(pattern) / "d/e");
-  CHECK_THROWS_WITH_AS(write_file(fs::path(pattern) / "d", "x"), doctest::Contains("cannot replace"), Error);
-  CHECK(std::distance(fs::directory_iterator(pattern), fs::directory_iterator()) == 2);
-  fs::remove_all(pattern);
+  fs::create_directories(folder.path / "d/e");
+  CHECK_THROWS_WITH_AS(write_file(folder.path / "d", "x"), doctest::Contains("cannot replace"), Error);
+  CHECK(folder.names() == std::vector<std::string>{"a.txt", "d"});
 }
 
 TEST_CASE("json: mistakes are placed by line and column") {

@@ -2,7 +2,6 @@
 
 #include <doctest/doctest.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <csignal>
 #include <cstring>
@@ -12,25 +11,12 @@
 #include <vector>
 
 #include "nf/error.h"
+#include "tests/support/folder.h"
 
 using namespace nf;
 namespace fs = std::filesystem;
 
 namespace {
-
-// A folder of its own for each test, removed at the end.
-struct Folder {
-  fs::path path;
-  Folder() {
-    std::string pattern = (fs::temp_directory_path() / "nf-safetensors-XXXXXX").string();
-    REQUIRE(::mkdtemp(pattern.data()) != nullptr);
-    path = pattern;
-  }
-  ~Folder() { fs::remove_all(path); }
-  size_t files() const {
-    return static_cast<size_t>(std::distance(fs::directory_iterator(path), fs::directory_iterator()));
-  }
-};
 
 template <typename T>
 std::span<const std::byte> bytes_of(const std::vector<T>& values) {
@@ -44,14 +30,10 @@ std::string file_of(std::string_view header, std::string_view data) {
   return out + std::string(header) + std::string(data);
 }
 
-void put(const fs::path& path, std::string_view bytes) {
-  std::ofstream(path, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-}
-
 // The message that opening such a file gives; empty when it opens.
-std::string refusal(std::string_view bytes) {
+std::string refusal(const std::string& bytes) {
   const Folder folder;
-  put(folder.path / "x.safetensors", bytes);
+  folder.write("x.safetensors", bytes);
   try {
     SafetensorsFile::open(folder.path / "x.safetensors");
   } catch (const Error& error) {
@@ -96,7 +78,7 @@ TEST_CASE("safetensors: what is written is read back, aligned, in a stable order
   const Folder folder;
   const fs::path path = folder.path / "x.safetensors";
   const WrittenFile written = sample().write(path);
-  CHECK(folder.files() == 1);
+  CHECK(folder.names().size() == 1);
   CHECK(static_cast<uint64_t>(written.bytes) == fs::file_size(path));
   CHECK(written.hash == hash_file(path));
 
@@ -220,8 +202,8 @@ TEST_CASE("safetensors: shards by their index") {
   first.write(folder.path / "s1.safetensors");
   second.write(folder.path / "s2.safetensors");
   const auto with = [&](std::string_view map) {
-    put(folder.path / "model.safetensors.index.json",
-        fmt::format(R"({{"metadata": {{"total_size": 8}}, "weight_map": {}}})", map));
+    folder.write("model.safetensors.index.json",
+                 fmt::format(R"({{"metadata": {{"total_size": 8}}, "weight_map": {}}})", map));
     return SafetensorsFile::open(folder.path);
   };
   const SafetensorsFile file = with(R"({"b": "s2.safetensors", "a": "s1.safetensors"})");
@@ -254,7 +236,7 @@ TEST_CASE("safetensors: the writer refuses what it could not read back") {
   SafetensorsWriter latin;
   latin.add({"\xe4", DType::f32, {6}, bytes_of(kFloats)});
   CHECK_THROWS_WITH_AS(latin.write(folder.path / "x"), doctest::Contains("UTF-8"), Error);
-  CHECK(folder.files() == 0);
+  CHECK(folder.names().size() == 0);
 }
 
 TEST_CASE("safetensors: a write that fails leaves the old file and nothing else") {
@@ -282,7 +264,7 @@ TEST_CASE("safetensors: a write that fails leaves the old file and nothing else"
 
   CHECK(contains(message, "x.safetensors: cannot write: File too large"));
   CHECK(hash_file(path) == before);
-  CHECK(folder.files() == 1);
+  CHECK(folder.names().size() == 1);
   CHECK_THROWS_WITH_AS(large.write(folder.path / "none/x"), doctest::Contains("cannot create"), Error);
 }
 
@@ -307,7 +289,7 @@ TEST_CASE("safetensors: flipped bits and cuts give an error or a valid read, nev
         default: bytes.insert(below(header), 1, static_cast<char>(below(256)));
       }
     }
-    put(mutant, bytes);
+    folder.write("mutant.safetensors", bytes);
     try {
       sum(SafetensorsFile::open(mutant));
       ++read;

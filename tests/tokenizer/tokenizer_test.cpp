@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <numeric>
 
-#include "tests/data/folder.h"
+#include "tests/support/folder.h"
 #include "tools/tokenizer/byte_tokenizer.h"
 #include "tools/tokenizer/char_tokenizer.h"
 

@@ -3,7 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "nf/error.h"
-#include "tests/data/folder.h"
+#include "tests/support/folder.h"
 
 namespace nf {
 namespace {

@@ -5,7 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "tests/data/folder.h"
+#include "tests/support/folder.h"
 #include "tools/trainer/session.h"
 
 namespace nf {

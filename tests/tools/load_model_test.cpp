@@ -9,7 +9,7 @@
 #include <limits>
 
 #include "nf/safetensors.h"
-#include "tests/data/folder.h"
+#include "tests/support/folder.h"
 
 namespace nf {
 namespace {

@@ -5,7 +5,7 @@
 #include <cstdlib>
 
 #include "nf/error.h"
-#include "tests/data/folder.h"
+#include "tests/support/folder.h"
 
 namespace nf {
 namespace {

@@ -1,7 +1,6 @@
 #include "tools/settings.h"
 
 #include <doctest/doctest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -9,7 +8,7 @@
 #include <vector>
 
 #include "nf/error.h"
-#include "nf/file.h"
+#include "tests/support/folder.h"
 
 using namespace nf;
 namespace fs = std::filesystem;
@@ -35,27 +34,13 @@ bool contains(std::string_view text, std::string_view part) {
   return text.find(part) != std::string_view::npos;
 }
 
-struct Folder {
-  fs::path path;
-  Folder() {
-    std::string pattern = (fs::temp_directory_path() / "nf-settings-XXXXXX").string();
-    REQUIRE(::mkdtemp(pattern.data()) != nullptr);
-    path = pattern;
-  }
-  ~Folder() { fs::remove_all(path); }
-  std::string file(const char* name, std::string_view text) const {
-    write_file(path / name, text);
-    return (path / name).string();
-  }
-};
-
 const ModelConfig kModel = resolve(ModelConfig{});
 
 }  // namespace
 
 TEST_CASE("settings: defaults < training section < command line") {
   const Folder folder;
-  const std::string config = folder.file(
+  const std::string config = folder.write(
       "c.json", R"({"attention_type": "gqa", "training": {"lr": 0.01, "batch_size": 4, "steps": 7}})");
   const CommandLine line = parse({"-m", config.c_str(), "--data", "a.txt", "b.txt", "--lr", "5e-4"});
   CHECK(line.settings.lr == 5e-4);
@@ -357,7 +342,7 @@ TEST_CASE("settings: mistakes of a config's section name the file") {
   const auto of = [](const char* section) {
     const Folder folder;
     const std::string config =
-        folder.file("c.json", fmt::format(R"({{"attention_type": "gqa", "training": {}}})", section));
+        folder.write("c.json", fmt::format(R"({{"attention_type": "gqa", "training": {}}})", section));
     return message_of({"-m", config.c_str(), "--data", "d"});
   };
   CHECK(contains(of(R"({"batchsize": 3})"),
@@ -371,7 +356,7 @@ TEST_CASE("settings: mistakes of a config's section name the file") {
 
 TEST_CASE("settings: a value of the config's section that does not go with the line names the file") {
   const Folder folder;
-  const std::string config = folder.file(
+  const std::string config = folder.write(
       "c.json", R"({"attention_type": "gqa", "training": {"seq_len": 512, "steps": 5, "batch_size": 4}})");
   const std::string message =
       message_of({"-m", config.c_str(), "--data", "d", "--max-position-embeddings", "128"});
@@ -397,9 +382,9 @@ TEST_CASE("settings: keys that a variant has no use for are told") {
                  "1/sqrt(hidden_size)"));
   CHECK(contains(notes({"-m", "gqa", "--lambda-std-dev", "0.3"})[0], "lambda_std_dev has no effect"));
   const Folder folder;
-  const std::string own = folder.file("own.json", R"({"attention_type": "ngpt", "initializer_range": 0.5})");
+  const std::string own = folder.write("own.json", R"({"attention_type": "ngpt", "initializer_range": 0.5})");
   CHECK(contains(notes({"-m", own.c_str()})[0], "initializer_range has no effect"));
-  const std::string run = folder.file(
+  const std::string run = folder.write(
       "run.json", merged_config_json(parse({"-m", "ngpt", "--data", "d"}).model, TrainSettings{}));
   CHECK(notes({"-m", run.c_str()}).empty());  // it states every default
 }
@@ -439,7 +424,7 @@ TEST_CASE("settings: the merged config reads back as the same run") {
 TEST_CASE("settings: a run resumes from its own config") {
   const Folder folder;
   CommandLine line = parse({"-m", "mla", "--data", "a", "--batch-size", "3", "--out", folder.path.c_str()});
-  write_file(folder.path / "config.json", merged_config_json(line.model, line.settings));
+  folder.write("config.json", merged_config_json(line.model, line.settings));
   const CommandLine resumed = parse({"--resume", folder.path.c_str(), "--steps", "1234"});
   CHECK(resumed.settings.resume);
   CHECK(resumed.settings.resume_from == folder.path.string());

@@ -12,7 +12,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "tests/data/folder.h"
+#include "tests/support/folder.h"
 
 using namespace nf;
 

@@ -15,28 +15,12 @@
 #include <vector>
 
 #include "nf/error.h"
+#include "tests/support/folder.h"
 
 using namespace nf;
 namespace fs = std::filesystem;
 
 namespace {
-
-struct Run {
-  fs::path path;
-  Run() {
-    std::string pattern = (fs::temp_directory_path() / "nf-checkpoint-XXXXXX").string();
-    REQUIRE(::mkdtemp(pattern.data()) != nullptr);
-    path = pattern;
-  }
-  ~Run() { fs::remove_all(path); }
-
-  std::vector<std::string> names() const {
-    std::vector<std::string> names;
-    for (const auto& entry : fs::directory_iterator(path)) names.push_back(entry.path().filename().string());
-    std::sort(names.begin(), names.end());
-    return names;
-  }
-};
 
 using Names = std::vector<std::string>;
 
@@ -65,7 +49,7 @@ void flip_byte(const fs::path& file, int64_t at) {
 }  // namespace
 
 TEST_CASE("checkpoint: what is written is read back") {
-  const Run run;
+  const Folder run;
   const fs::path folder = write_checkpoint(run.path / "deep/run", 300, data_of(300));
   CHECK(folder == run.path / "deep/run/checkpoint-300");
   CHECK_FALSE(find_damage(folder));
@@ -79,7 +63,7 @@ TEST_CASE("checkpoint: what is written is read back") {
 }
 
 TEST_CASE("checkpoint: the newest is found by number, an empty run has none") {
-  const Run run;
+  const Folder run;
   CHECK_FALSE(latest_valid(run.path / "none").folder);
   CHECK_FALSE(latest_valid(run.path).folder);
   for (const int64_t step : {100, 20, 3}) write_checkpoint(run.path, step, data_of(step));
@@ -91,7 +75,7 @@ TEST_CASE("checkpoint: the newest is found by number, an empty run has none") {
 }
 
 TEST_CASE("checkpoint: an altered, short, missing or unlisted file makes the one before be used") {
-  const Run run;
+  const Folder run;
   for (const int64_t step : {1, 2}) write_checkpoint(run.path, step, data_of(step));
   const fs::path last = run.path / "checkpoint-2";
   std::string expected;
@@ -143,7 +127,7 @@ TEST_CASE("checkpoint: an altered, short, missing or unlisted file makes the one
 }
 
 TEST_CASE("checkpoint: nothing whole to resume from is an error that says why") {
-  const Run run;
+  const Folder run;
   CHECK_THROWS_WITH_AS(find_checkpoint(run.path / "none"), doctest::Contains("no such folder"), Error);
   CHECK_THROWS_WITH_AS(find_checkpoint(run.path), doctest::Contains("no checkpoint"), Error);
   write_checkpoint(run.path, 1, data_of(1));
@@ -152,7 +136,7 @@ TEST_CASE("checkpoint: nothing whole to resume from is an error that says why") 
 }
 
 TEST_CASE("checkpoint: writing a step again replaces it") {
-  const Run run;
+  const Folder run;
   write_checkpoint(run.path, 5, data_of(5));
   CheckpointData data = data_of(5);
   data.files.clear();
@@ -165,7 +149,7 @@ TEST_CASE("checkpoint: writing a step again replaces it") {
 }
 
 TEST_CASE("checkpoint: the last ones and the best are kept") {
-  const Run run;
+  const Folder run;
   for (int64_t step = 1; step <= 5; ++step) write_checkpoint(run.path, step, data_of(step));
   mark_best(run.path, 4);
   mark_best(run.path, 2);
@@ -179,7 +163,7 @@ TEST_CASE("checkpoint: the last ones and the best are kept") {
 }
 
 TEST_CASE("checkpoint: leftovers of dead writers go, those of living ones stay") {
-  const Run run;
+  const Folder run;
   fs::create_directories(run.path / "checkpoint-1.tmp");
   write_file(run.path / "checkpoint-1.tmp/model.safetensors", "half");
   fs::create_directories(run.path / "checkpoint-2.tmp");
@@ -196,7 +180,7 @@ TEST_CASE("checkpoint: leftovers of dead writers go, those of living ones stay")
 }
 
 TEST_CASE("checkpoint: one set aside by a writer that died comes back") {
-  const Run run;
+  const Folder run;
   write_checkpoint(run.path, 1, data_of(1));
   fs::rename(run.path / "checkpoint-1", run.path / "checkpoint-1.old.tmp");
   clean_stale(run.path);
@@ -204,7 +188,7 @@ TEST_CASE("checkpoint: one set aside by a writer that died comes back") {
 }
 
 TEST_CASE("checkpoint: a killed writer leaves the one before") {
-  const Run run;
+  const Folder run;
   write_checkpoint(run.path, 1, data_of(1));
   const std::vector<float> many(4'000'000, 1.0F);
   const pid_t child = ::fork();
@@ -225,7 +209,7 @@ TEST_CASE("checkpoint: a killed writer leaves the one before") {
 }
 
 TEST_CASE("checkpoint: a full disk is an error, and nothing is lost") {
-  const Run run;
+  const Folder run;
   write_checkpoint(run.path, 1, data_of(1));
   const std::vector<float> many(100'000, 1.0F);
   rlimit limit{};
@@ -249,7 +233,7 @@ TEST_CASE("checkpoint: a full disk is an error, and nothing is lost") {
 }
 
 TEST_CASE("checkpoint: names of further files") {
-  const Run run;
+  const Folder run;
   for (const char* name : {"config.json", "manifest.json", "../x", "", ".", "tokenizer.json"}) {
     CheckpointData data = data_of(1);
     data.files.emplace_back(name, "x");

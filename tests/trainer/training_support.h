@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "tests/data/folder.h"
+#include "tests/support/folder.h"
 #include "tools/settings.h"
 #include "tools/trainer/session.h"
 #include "tools/trainer/training_data.h"
