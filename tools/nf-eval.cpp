@@ -29,9 +29,8 @@ struct Arguments {
 
 constexpr int64_t kUsualLength = 256;
 
-// False: --help was asked for, and printed.
-bool read(Arguments& a, int argc, const char* const* argv) {
-  FlagTable flags("nf-eval", "texts are given with --data");
+void describe(FlagTable& flags, Arguments& a) {
+  flags.section("Model");
   flags.text(
       {.name = "model", .takes = "DIR", .help = "a run of nf-train, or a checkpoint's folder", .letter = 'm'},
       a.model);
@@ -71,6 +70,12 @@ bool read(Arguments& a, int argc, const char* const* argv) {
              a.device, {"cpu", "reference"});
   flags.whole({.name = "threads", .takes = "N", .help = "threads to use", .default_text = "all cores"},
               a.threads, 1, 1024);
+}
+
+// False: --help was asked for, and printed.
+bool read(Arguments& a, int argc, const char* const* argv) {
+  FlagTable flags("nf-eval", "texts are given with --data");
+  describe(flags, a);
   if (!flags.parse(argc, argv,
                    "nf-eval measures the loss of a model and prints one line of JSON: loss (nats per token), "
                    "perplexity, tokens.",

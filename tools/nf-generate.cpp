@@ -21,9 +21,8 @@ struct Arguments {
   SamplingOptions sampling;
 };
 
-// False: --help was asked for, and printed.
-bool read(Arguments& a, int argc, const char* const* argv) {
-  FlagTable flags("nf-generate", "the text to continue is given with --prompt");
+void describe(FlagTable& flags, Arguments& a) {
+  flags.section("Text");
   flags.text(
       {.name = "model", .takes = "DIR", .help = "a run of nf-train, or a checkpoint's folder", .letter = 'm'},
       a.model);
@@ -61,6 +60,12 @@ bool read(Arguments& a, int argc, const char* const* argv) {
       {.name = "json",
        .help = "print one JSON object: text, tokens, finish_reason (length, context, end or stop), speed"},
       a.json);
+}
+
+// False: --help was asked for, and printed.
+bool read(Arguments& a, int argc, const char* const* argv) {
+  FlagTable flags("nf-generate", "the text to continue is given with --prompt");
+  describe(flags, a);
   if (!flags.parse(
           argc, argv, "nf-generate continues a text with a trained model.",
           "  nf-generate -m runs/gqa --prompt 'Once upon a time' --max-tokens 300 --temperature 0.7"))
@@ -153,7 +158,7 @@ int generate(const Arguments& a) {
           model.config.max_position_embeddings);
   Generator generator(model, parse_dtype(a.dtype), capacity);
   Output output(a);
-  if (!a.json) output.add(a.prompt);
+  if (!a.json) fmt::print("{}", a.prompt);  // not searched for stop strings
 
   std::span<const float> logits = generator.append(ids);
   const auto start = std::chrono::steady_clock::now();

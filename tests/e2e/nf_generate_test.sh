@@ -25,6 +25,8 @@ awk 'BEGIN { RS = "\n=\n" } { text[NR] = $0 } END { exit !(text[1] == text[2] &&
 "${generate[@]}" --prompt abc --max-tokens 20 --temperature 0 --stop gh --json > "$work/json"
 grep -q '"text":"def"' "$work/json" || fail "stop: $(cat "$work/json")"
 grep -q '"finish_reason":"stop"' "$work/json" || fail "finish_reason"
+"${generate[@]}" --prompt $'abcdefgh\nabc' --max-tokens 20 --temperature 0 --stop gh 2> /dev/null > "$work/text"
+[ "$(cat "$work/text")" = $'abcdefgh\nabcdef' ] || fail "a stop string in the prompt: $(cat "$work/text")"
 "${generate[@]}" --prompt abc --max-tokens 3 --temperature 0 --json | grep -q '"tokens":3,"finish_reason":"length"' || fail "max-tokens"
 # The model's length ends it too.
 "${generate[@]}" --prompt abc --max-tokens 1000 --temperature 0 --json | grep -q '"tokens":61,"finish_reason":"context"' || fail "context"
