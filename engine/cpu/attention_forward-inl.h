@@ -112,11 +112,11 @@ class Forward {
     const AttentionConfig& c = p_.config;
     split_ = task % p_.forward.splits;
     task /= p_.forward.splits;
-    head_ = task % c.kv_heads;
-    batch_ = task / c.kv_heads % c.batch;
-    const int64_t order = task / c.kv_heads / c.batch;
-    block_ =
-        p_.forward.blocks - 1 - order;  // under a causal mask the last block is the longest: it goes first
+    // A thread's part of the tasks is a part of the batch. Under a causal mask the last block is the longest:
+    // it goes first.
+    block_ = p_.forward.blocks - 1 - task % p_.forward.blocks;
+    head_ = task / p_.forward.blocks % c.kv_heads;
+    batch_ = task / p_.forward.blocks / c.kv_heads;
     query_ = block_ * p_.forward.queries;
     queries_ = smaller(p_.forward.queries, c.queries - query_);
     rows_ = p_.group * queries_;

@@ -37,7 +37,7 @@ struct Operand {
   }
 };
 
-// How the forward work is cut: tasks are (query block, batch, kv head, key split).
+// How the forward work is cut: tasks are (batch, kv head, query block, key split).
 struct ForwardPlan {
   int64_t queries;     // of a block; a task holds group * queries rows
   int64_t blocks;      // of queries
