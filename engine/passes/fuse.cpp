@@ -75,7 +75,7 @@ class Fusion {
         if (graph_.type(operand.base).shape.elements() > 1 && graph_.node(operand.base).op != Op::constant) {
           auto& others = readers[{item(c).level, operand.base.node, operand.base.output}];
           for (int32_t other : others)
-            if (item(other).space == item(c).space) {
+            if (item(other).space == item(c).space && is_backward(other) == is_backward(c)) {
               groups_.join(other, c);
               break;
             }
@@ -84,6 +84,8 @@ class Fusion {
       }
   }
 
+  // Forward and backward pass lie far apart, whatever their levels say.
+  bool is_backward(int32_t index) { return graph_.node(item(index).node).backward; }
   int32_t count() { return static_cast<int32_t>(all().size()); }
 
   // Items whose value must reach memory; then those that nobody reads any more are dropped.

@@ -42,6 +42,8 @@ Items::Items(const Graph& graph, bool fuse)
 bool Items::fusable(const Item& p, const Item& c, const Operand& operand) const {
   if (operand.roll != 0 || p.space != c.space) return false;
   const Node& made = graph_.node(p.node);
+  // A recomputed node belongs where it is needed, not into the loop that makes what it starts from.
+  if (made.generation < graph_.node(c.node).generation) return false;
   if (column_axes(made, p.space) > 0 || made.op == Op::roll) return made.op == Op::roll;
   const Shape shape = at_least_one_axis(made.outputs[0].shape);
   return shape == p.space || shape == per_row(p.space);
@@ -178,7 +180,11 @@ void Items::sink() {
   constexpr int32_t kNever = std::numeric_limits<int32_t>::max();
   std::vector<int32_t> latest(size(), kNever);
   last_read_.assign(size(), -1);
-  for (const Graph::Output& output : graph_.outputs()) latest[static_cast<size_t>(output.value.node)] = -1;
+  kept_.assign(size(), -1);
+  for (const Graph::Output& output : graph_.outputs()) {
+    latest[static_cast<size_t>(output.value.node)] = -1;
+    kept_[static_cast<size_t>(output.value.node)] = kNever;
+  }
   for (int32_t i = graph_.size() - 1; i >= 0; --i) {
     if (!live_[static_cast<size_t>(i)]) continue;
     const auto at = static_cast<size_t>(i);
@@ -203,11 +209,14 @@ void Items::sink() {
     const bool is_view = is_view_op(graph_.node(i).op);
     if (is_view && last_read_[at] < 0 && latest[at] == kNever)
       continue;  // only read through an item's operands
-    for (ValueId input : graph_.node(i).inputs)
+    for (ValueId input : graph_.node(i).inputs) {
       if (is_view)
         read(input, latest[at] == kNever ? level_[at] - 1 : latest[at] - 1, last_read_[at]);
       else
         read(input, level_[at] - 1, level_[at]);
+      int32_t& kept = kept_[static_cast<size_t>(input.node)];
+      kept = std::max(kept, is_view ? std::max(kept_[at], last_read_[at]) : level_[at]);
+    }
   }
 }
 
@@ -224,19 +233,29 @@ bool Items::extend_cone(int32_t index, int32_t level, int depth, Cone& cone) con
       continue;
     const bool is_small =
         at_least_one_axis(graph_.type(operand.base).shape).elements() * 8 <= item.space.elements();
-    if (is_small || last_read_[base] >= level) continue;
+    if (is_small || kept_[base] >= level) continue;
+    const bool is_read = last_read_[base] >= level;
     if (operand.item >= 0 && operand.roll == 0 &&
         items_[static_cast<size_t>(operand.item)].space == item.space) {
+      // What only items read at that level may be computed again by all of them. It is taken to be in memory
+      // only where that would need more memory than it does.
       Cone longer = cone;
-      if (extend_cone(operand.item, level, depth + 1, longer)) {
+      if (extend_cone(operand.item, level, depth + 1, longer) &&
+          (!is_read || bytes_of(longer) - bytes_of(cone) < made.outputs[0].bytes())) {
         cone = std::move(longer);
         continue;
       }
     }
-    cone.newly_alive.insert(operand.base.node);
+    if (!is_read) cone.newly_alive.insert(operand.base.node);
   }
   cone.items.push_back(index);
   return static_cast<int>(cone.items.size()) <= kMaxRecomputedOps;
+}
+
+int64_t Items::bytes_of(const Cone& cone) const {
+  int64_t bytes = 0;
+  for (int32_t node : cone.newly_alive) bytes += graph_.node(node).outputs[0].bytes();
+  return bytes;
 }
 
 void Items::copy_cheap_values() {
@@ -252,9 +271,7 @@ void Items::copy_cheap_values() {
       if (source.level == level || shape_of(source) != source.space) continue;
       Cone cone;
       if (!extend_cone(operand.item, level, 0, cone)) continue;
-      int64_t bytes = 0;
-      for (int32_t node : cone.newly_alive) bytes += graph_.node(node).outputs[0].bytes();
-      if (bytes >= graph_.node(source.node).outputs[0].bytes()) continue;
+      if (bytes_of(cone) >= graph_.node(source.node).outputs[0].bytes()) continue;
       for (int32_t node : cone.newly_alive) last_read_[static_cast<size_t>(node)] = level;
       items_[c].operands[o].item = copy_cone(cone, level, items_[c].position, copies);
     }

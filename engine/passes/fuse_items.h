@@ -80,6 +80,7 @@ class Items {
   };
 
   bool extend_cone(int32_t index, int32_t level, int depth, Cone& cone) const;
+  int64_t bytes_of(const Cone& cone) const;
 
   void copy_cheap_values();
 
@@ -96,6 +97,7 @@ class Items {
   std::vector<Item> items_;
   std::vector<int32_t> level_;      // per node
   std::vector<int32_t> last_read_;  // per node: the last level that reads it
+  std::vector<int32_t> kept_;  // per node: the last level at which it must be in memory whatever items do
 };
 
 }  // namespace nf
