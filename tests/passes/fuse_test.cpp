@@ -50,6 +50,25 @@ TEST_CASE("fuse: the middle of a SwiGLU is one loop") {
   CHECK(steps_of(cast(silu(gate) * up, DType::bf16)) == kOneLoop);
 }
 
+TEST_CASE("fuse: the gradients of a SwiGLU start from its narrow operands, not from what was widened") {
+  Graph graph;
+  const Value gate = input(graph, "gate", DType::bf16, {64, 32}),
+              up = input(graph, "up", DType::bf16, {64, 32}),
+              weight = input(graph, "weight", DType::bf16, {32, 32});
+  const Value left = matmul(gate, weight), right = matmul(up, weight);
+  const Value wide = cast(left, DType::f32);
+  const Value middle = cast(wide * sigmoid(wide) * cast(right, DType::f32), DType::bf16);
+  const Value loss = sum(cast(matmul(middle, weight), DType::f32));
+  graph.output("loss", loss);
+  const Values wrt{left, right};
+  for (const Value& gradient : gradients(loss, wrt)) graph.output("gradient", gradient);
+  const GraphPtr loops = test::fused(graph);
+  for (int32_t i = 0; i < loops->size(); ++i)
+    if (loops->node(i).op == Op::loop)
+      for (const TensorType& output : loops->node(i).outputs)
+        CHECK((output.dtype == DType::bf16 || output.shape.elements() < 64 * 32));
+}
+
 TEST_CASE("fuse: nGPT's queries, rotated, normalised and scaled, are one loop without copies") {
   Graph graph;
   const Value flat = input(graph, "flat", DType::bf16, {2, 8, 4 * 16});

@@ -66,6 +66,28 @@ TEST_CASE("memory equals the executables' arenas and the State, to the byte") {
       }
 }
 
+TEST_CASE("with 12 layers, checkpointing by layer keeps less than a quarter of the activations") {
+  for (const AttentionType type : {AttentionType::mha, AttentionType::gqa, AttentionType::diff,
+                                   AttentionType::ngpt, AttentionType::mla}) {
+    CAPTURE(name(type));
+    TrainSettings settings = small_settings(ComputeType::bf16);
+    settings.batch_size = 8;
+    settings.seq_len = 256;
+    const auto activations = [&](bool checkpointing) {
+      ModelConfig config = small_config(type, checkpointing);
+      config.hidden_size = 384;
+      config.intermediate_size = 1152;
+      config.num_hidden_layers = 12;
+      config.num_attention_heads = 6;
+      config.num_key_value_heads = 6;
+      config.head_dim = 64;
+      config.max_position_embeddings = 256;
+      return estimate_memory(resolve(config), settings, false, *cpu_device(1)).activations;
+    };
+    CHECK(4 * activations(true) < activations(false));
+  }
+}
+
 TEST_CASE("memory of other runs: accumulation, padding, optimizers, averages, head similarity") {
   ModelConfig model = small_config(AttentionType::gqa, false);
   model.head_sim_loss = model.head_sim_loss_after_warmup = true;
