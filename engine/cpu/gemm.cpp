@@ -1,9 +1,8 @@
-// Blocking after Goto: a task is one block of c. For each block of k it packs its rows of a once, which then
-// stay in the second-level cache, and takes b panel by panel; each panel stays in the first level while all
-// rows pass over it. With few rows every panel of b is packed just before its use (decoding is then one pass
-// over the weights). With many, all threads first pack b together, in chunks that the third-level cache
-// holds, and no panel is packed twice. Goto, van de Geijn, "Anatomy of high-performance matrix
-// multiplication", ACM TOMS 34(3), 2008.
+// Blocking after Goto: a task is one block of c. Its rows of a stay in the second-level cache, where they
+// stand or packed once for each block of k, and it takes b panel by panel, all rows passing over each. With
+// few rows every panel of b is packed just before its use (decoding is then one pass over the weights). With
+// many, all threads first pack b together, in chunks that the third-level cache holds, and no panel is packed
+// twice. Goto, van de Geijn, "Anatomy of high-performance matrix multiplication", ACM TOMS 34(3), 2008.
 #include "cpu/gemm.h"
 
 #include <algorithm>
@@ -20,8 +19,7 @@ namespace nf::cpu {
 namespace {
 
 constexpr int64_t kMaxSteps = 1024;        // of k in a block: a panel of b, 32 columns wide, takes 128 KiB
-constexpr int64_t kRowsPrivate = 252;      // most rows of a block; 252 rows of 1024 units take 1 MiB
-constexpr int64_t kRowsShared = 252;       // the same where all threads pack b together
+constexpr int64_t kMaxRows = 252;          // of a block; 252 rows of 1024 units take 1 MiB
 constexpr int64_t kColumnsPrivate = 1024;  // most columns of a block
 constexpr int64_t kChunkColumns = 2048;    // most columns of a chunk of b
 constexpr int64_t kChunkUnits = 1 << 21;   // of a chunk of b: 8 MiB
@@ -117,8 +115,8 @@ Cut cut_of(const GemmArgs& args, int threads) {
   cut.partial = args.c_dtype == DType::bf16 && cut.k_blocks > 1;
   cut.threads = args.batch * args.m * args.n * args.k < kSmallWork ? 1 : std::max(threads, 1);
   const bool few_items = args.batch < 4 * cut.threads;
-  cut.shared = few_items && (args.m > kRowsPrivate || (cut.threads > 1 && args.m >= 128 &&
-                                                       args.n < 4 * cut.threads * kColumnsPrivate / 2));
+  cut.shared = few_items && (args.m > kMaxRows || (cut.threads > 1 && args.m >= 128 &&
+                                                   args.n < 4 * cut.threads * kColumnsPrivate / 2));
   cut.chunk_columns = args.n;
   cut.chunk_blocks = cut.k_blocks;
   if (cut.shared) {
@@ -131,7 +129,7 @@ Cut cut_of(const GemmArgs& args, int threads) {
       cut.chunk_blocks =
           std::clamp<int64_t>(kChunkUnits / (cut.chunk_columns * block_steps), 1, cut.k_blocks);
   }
-  cut.row_blocks = std::max<int64_t>(1, ceil_div(args.m, cut.shared ? kRowsShared : kRowsPrivate));
+  cut.row_blocks = std::max<int64_t>(1, ceil_div(args.m, kMaxRows));
   cut.column_blocks = cut.shared ? 1 : std::max<int64_t>(1, ceil_div(args.n, kColumnsPrivate));
   cut_for_threads(args, cut);
   // Blocks of rows in equal number for every thread.
@@ -144,7 +142,7 @@ Cut cut_of(const GemmArgs& args, int threads) {
   // Where rows of b are contiguous, several panels at once make runs that are long enough for the memory.
   cut.panels_at_once = !cut.shared && args.b.col_stride == 1 ? 8 : 1;
   cut.direct_a = reads_rows(args, *cut.kernel);
-  cut.whole_a = cut.direct_a || (!cut.shared && cut.rows * cut.steps(args.k) <= kRowsPrivate * kMaxSteps);
+  cut.whole_a = cut.direct_a || (!cut.shared && cut.rows * cut.steps(args.k) <= kMaxRows * kMaxSteps);
   return cut;
 }
 
