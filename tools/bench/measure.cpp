@@ -1,0 +1,86 @@
+#include "tools/bench/measure.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+namespace nf {
+namespace {
+
+constexpr int64_t kCopyBytes = int64_t{128} << 20;
+
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+}  // namespace
+
+double seconds_of(const std::function<void()>& body) {
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point start = Clock::now();
+  body();
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+Timing measure(double seconds, const std::function<void()>& body, const std::function<double()>& yardstick) {
+  double once = seconds_of(body);
+  if (once < seconds) once = seconds_of(body);  // the first call also fetches its memory
+  const double sample = seconds / kSamples;
+  const auto calls = static_cast<int64_t>(std::clamp(std::ceil(sample / std::max(once, 1e-9)), 1.0, 1e6));
+  std::vector<double> times, rates;
+  for (int i = 0; i < kSamples; ++i) {
+    rates.push_back(yardstick());
+    const double time = seconds_of([&] {
+      for (int64_t call = 0; call < calls; ++call) body();
+    });
+    times.push_back(time / static_cast<double>(calls));
+  }
+  return {median(std::move(times)), median(std::move(rates))};
+}
+
+MemoryCopy::MemoryCopy(int threads)
+    : threads_(threads), from_(allocate_host_memory(kCopyBytes)), to_(allocate_host_memory(kCopyBytes)) {
+  // Pages that were never written are all the same one.
+  std::memset(from_.get(), 1, kCopyBytes);
+  std::memset(to_.get(), 2, kCopyBytes);
+}
+
+double MemoryCopy::bytes_per_second() {
+  const double seconds = seconds_of([this] {
+    std::vector<std::jthread> threads;
+    for (int i = 0; i < threads_; ++i)
+      threads.emplace_back([this, i] {
+        const int64_t begin = kCopyBytes * i / threads_, end = kCopyBytes * (i + 1) / threads_;
+        std::memcpy(to_.get() + begin, from_.get() + begin, static_cast<size_t>(end - begin));
+      });
+  });
+  return 2.0 * static_cast<double>(kCopyBytes) / seconds;
+}
+
+void fill_uniform(State& state, const std::string& name, const TensorType& type) {
+  std::byte* memory = state.ensure(name, type);
+  std::minstd_rand random;
+  for (int64_t i = 0; i < type.shape.elements(); ++i) {
+    const float value = 2.0F * static_cast<float>(random()) / static_cast<float>(random.max()) - 1.0F;
+    if (type.dtype == DType::f32)
+      reinterpret_cast<float*>(memory)[i] = value;
+    else
+      reinterpret_cast<bf16*>(memory)[i] = to_bf16(value);
+  }
+}
+
+double flops_of(Executable& executable, std::string_view kind) {
+  executable.set_profiling(true);  // which makes the profile, and its counts
+  executable.set_profiling(false);
+  double total = 0;
+  for (const StepProfile& step : executable.profile())
+    if (step.kind.starts_with(kind)) total += step.flops;
+  return total;
+}
+
+}  // namespace nf

@@ -1,0 +1,52 @@
+// How nf-bench measures: every figure beside what the machine can do at that moment.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <random>
+
+#include "nf/executable.h"
+
+namespace nf {
+
+// Medians of as many samples.
+struct Timing {
+  double seconds = 0;    // of one call
+  double yardstick = 0;  // what the yardstick said
+};
+
+// Calls `body` to warm up, then takes at least kSamples samples, which together last about `seconds`, and
+// asks the yardstick before each of them: other work on the machine slows both down alike, and their ratio
+// tells more than either. A yardstick is a rate, or a time, measured anew at each call.
+constexpr int kSamples = 5;
+Timing measure(double seconds, const std::function<void()>& body, const std::function<double()>& yardstick);
+
+// The seconds that one call takes.
+double seconds_of(const std::function<void()>& body);
+
+// Copies between two arrays larger than any cache.
+class MemoryCopy {
+ public:
+  explicit MemoryCopy(int threads);
+  // Bytes read and written per second, on all threads.
+  double bytes_per_second();
+
+ private:
+  int threads_;
+  Buffer from_, to_;
+};
+
+// What the sections share.
+struct Bench {
+  std::shared_ptr<const Device> device;
+  int threads = 1;
+  double seconds = 0;  // per measurement
+};
+
+// A state made of numbers uniform in [-1, 1), f32 or bf16, always the same.
+void fill_uniform(State& state, const std::string& name, const TensorType& type);
+
+// Of all steps of one run, as the op table counts them. `kind`: only of steps whose op begins with it.
+double flops_of(Executable& executable, std::string_view kind = {});
+
+}  // namespace nf
