@@ -169,7 +169,7 @@ constexpr auto kKeys = std::to_array<Key>({
 void check_known(const json& object, const SourceOfKey& source_of) {
   for (const auto& [name, value] : object.items()) {
     const bool known =
-        std::any_of(kKeys.begin(), kKeys.end(), [&](const Key& key) { return key.name == name; });
+        std::any_of(kKeys.begin(), kKeys.end(), [&name = name](const Key& key) { return key.name == name; });
     if (known) continue;
     const std::string source = source_of(name);
     const auto models = model_keys();
