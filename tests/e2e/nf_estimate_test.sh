@@ -25,11 +25,11 @@ for key in state arena; do
   grep -q "\"${key}_bytes\":$estimated," "$work/run.log" || fail "$key: $estimated bytes estimated, the run says otherwise"
 done
 
-# 70 billion parameters, in an address space of 1 GB.
+# 70 billion parameters, in an address space of 1 GB, of which a sanitizer alone would take more.
 printf '%s' '{"attention_type": "gqa", "hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64,
   "num_key_value_heads": 8, "intermediate_size": 28672, "vocab_size": 128256, "max_position_embeddings": 4096}' \
   > "$work/large.json"
-(ulimit -v 1000000 && "$bin/nf-estimate" -m "$work/large.json" --seq-len 4096 --batch-size 1 --steps 10 --threads 1 \
+([ -n "${NF_SANITIZE:-}" ] || ulimit -v 1000000; "$bin/nf-estimate" -m "$work/large.json" --seq-len 4096 --batch-size 1 --steps 10 --threads 1 \
   --json > "$work/large.out") || fail "a model of 70 billion parameters needs too much memory to estimate"
 grep -q '"total":70553706496,' "$work/large.out" || fail "70B: other parameters: $(cat "$work/large.out")"
 
