@@ -33,8 +33,6 @@ class LoopCase {
   Graph graph_;
 };
 
-void copy(LoopCase& c) { c.result("y", c.array("x", DType::f32)); }
-
 void residual_rms_norm(LoopCase& c) {
   const Value h = c.array("h", DType::f32), sum = h + c.array("a", DType::bf16);
   assign(h, sum);
@@ -68,7 +66,6 @@ constexpr struct {
   void (*build)(LoopCase& c);
   int bytes;
 } kLoops[] = {
-    {"copy, compiled", copy, 4 + 4},
     {"residual + RMSNorm", residual_rms_norm, 4 + 2 + 4 + 2},
     {"SwiGLU", swiglu, 2 + 2 + 2},
     {"nGPT's update", ngpt_update, 4 + 2 + 4 + 2},
@@ -83,7 +80,7 @@ void bench_loops(const Bench& bench, BenchReport& report) {
                  {{.key = "ms", .title = "ms", .digits = 2},
                   {.key = "gb_per_second", .title = "GB/s"},
                   {.key = "share_of_copy", .title = "% of copy", .scale = 100}});
-  MemoryCopy memory(bench.threads);
+  MemoryCopy memory(bench);
   for (const auto& loop : kLoops) {
     LoopCase c(bench);
     loop.build(c);

@@ -12,7 +12,7 @@ void bench_machine(const Bench& bench, BenchReport& report) {
         0, [] {}, [&] { return bench.device->peak_flops(dtype); });
     report.row("peak of matrix products", name(dtype), {timing.yardstick * 1e-9, kNoFigure});
   }
-  MemoryCopy copy(bench.threads);
+  MemoryCopy copy(bench);
   const Timing timing = measure(
       0, [] {}, [&] { return copy.bytes_per_second(); });
   report.row("copy", "", {kNoFigure, timing.yardstick * 1e-9});

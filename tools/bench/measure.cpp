@@ -3,14 +3,12 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstring>
-#include <thread>
 #include <vector>
+
+#include "nf/ops.h"
 
 namespace nf {
 namespace {
-
-constexpr int64_t kCopyBytes = int64_t{128} << 20;
 
 double median(std::vector<double> values) {
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
@@ -43,23 +41,21 @@ Timing measure(double seconds, const std::function<void()>& body, const std::fun
   return {median(std::move(times)), median(std::move(rates))};
 }
 
-MemoryCopy::MemoryCopy(int threads)
-    : threads_(threads), from_(allocate_host_memory(kCopyBytes)), to_(allocate_host_memory(kCopyBytes)) {
-  // Pages that were never written are all the same one.
-  std::memset(from_.get(), 1, kCopyBytes);
-  std::memset(to_.get(), 2, kCopyBytes);
+MemoryCopy::MemoryCopy(const Bench& bench) {
+  const TensorType type{DType::f32, {32768, 1024}};
+  const auto memory = std::make_shared<State>(bench.device);
+  fill_uniform(*memory, "from", type);
+  Graph graph;
+  assign(state(graph, "to", type.dtype, type.shape), state(graph, "from", type.dtype, type.shape));
+  copy_ = compile(graph, memory, {.name = "copy"});
+  copy_->run();  // fetches the memory
 }
 
 double MemoryCopy::bytes_per_second() {
-  const double seconds = seconds_of([this] {
-    std::vector<std::jthread> threads;
-    for (int i = 0; i < threads_; ++i)
-      threads.emplace_back([this, i] {
-        const int64_t begin = kCopyBytes * i / threads_, end = kCopyBytes * (i + 1) / threads_;
-        std::memcpy(to_.get() + begin, from_.get() + begin, static_cast<size_t>(end - begin));
-      });
-  });
-  return 2.0 * static_cast<double>(kCopyBytes) / seconds;
+  const double bytes = 2.0 * static_cast<double>(copy_->plan().states.front().type.bytes());
+  double shortest = seconds_of([this] { copy_->run(); });
+  for (int i = 1; i < kSamples; ++i) shortest = std::min(shortest, seconds_of([this] { copy_->run(); }));
+  return bytes / shortest;
 }
 
 void fill_uniform(State& state, const std::string& name, const TensorType& type) {

@@ -16,31 +16,31 @@ struct Timing {
 };
 
 // Calls `body` to warm up, then takes at least kSamples samples, which together last about `seconds`, and
-// asks the yardstick before each of them: other work on the machine slows both down alike, and their ratio
-// tells more than either. A yardstick is a rate, or a time, measured anew at each call.
+// asks the yardstick before each of them, so that both see the same machine, as it grows warm. A yardstick is
+// a rate, or a time, measured anew at each call. Peaks and copies are the best of several moments: on a
+// machine that is busy with something else every share of them falls.
 constexpr int kSamples = 5;
 Timing measure(double seconds, const std::function<void()>& body, const std::function<double()>& yardstick);
 
 // The seconds that one call takes.
 double seconds_of(const std::function<void()>& body);
 
-// Copies between two arrays larger than any cache.
-class MemoryCopy {
- public:
-  explicit MemoryCopy(int threads);
-  // Bytes read and written per second, on all threads.
-  double bytes_per_second();
-
- private:
-  int threads_;
-  Buffer from_, to_;
-};
-
 // What the sections share.
 struct Bench {
   std::shared_ptr<const Device> device;
   int threads = 1;
   double seconds = 0;  // per measurement
+};
+
+// Copies from one array to another, both larger than any cache: a compiled graph, as everything else here.
+class MemoryCopy {
+ public:
+  explicit MemoryCopy(const Bench& bench);
+  // Bytes read and written per second, the best of kSamples copies.
+  double bytes_per_second();
+
+ private:
+  std::unique_ptr<Executable> copy_;
 };
 
 // A state made of numbers uniform in [-1, 1), f32 or bf16, always the same.

@@ -82,9 +82,10 @@ void bench_matmul(const Bench& bench, BenchReport& report) {
 }
 
 void bench_attention(const Bench& bench, BenchReport& report) {
-  report.section("attention",
-                 "8 heads of width 64 over 2 of keys and values; only work that the mask leaves counts",
-                 kRateColumns);
+  report.section(
+      "attention",
+      "causal, 8 heads of width 64 over 2 of keys and values; only work that the mask leaves counts",
+      kRateColumns);
   constexpr DType kType = DType::bf16;
   for (const int64_t length : {1024, 4096})
     for (const int64_t window : {0, 256})
@@ -102,11 +103,10 @@ void bench_attention(const Bench& bench, BenchReport& report) {
         }
         c.graph.output("y", y);
         const std::unique_ptr<Executable> executable = c.compile();
-        add_rate(
-            bench, report,
-            fmt::format("T {} causal{}, {}", length, window > 0 ? fmt::format(", window {}", window) : "",
-                        backward ? "forward + backward" : "forward"),
-            kType, *executable, flops_of(*executable, "attention"));
+        add_rate(bench, report,
+                 fmt::format("T {}{}, {}", length, window > 0 ? fmt::format(", window {}", window) : "",
+                             backward ? "forward + backward" : "forward"),
+                 kType, *executable, flops_of(*executable, "attention"));
       }
 }
 
