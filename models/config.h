@@ -35,9 +35,8 @@ std::string_view name(RopeScalingType type);
 // How rotary angles are stretched to longer sequences; fields as in Hugging Face's `rope_scaling`.
 struct RopeScaling {
   RopeScalingType type = RopeScalingType::linear;
-  double factor = 1;  // >= 1
-  int64_t original_max_position_embeddings =
-      0;  // length the angles were made for; default: the model's length
+  double factor = 1;                                 // >= 1
+  int64_t original_max_position_embeddings = 0;      // the angles were made for; default: the model's
   double low_freq_factor = 1, high_freq_factor = 4;  // llama3
   double beta_fast = 32, beta_slow = 1;              // yarn: rotations that bound the blend
   std::optional<double> attention_factor;        // yarn: factor of cos and sin; default 0.1 ln(factor) + 1

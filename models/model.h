@@ -41,8 +41,7 @@ struct ModelOptions {
   bool documents = false;        // the input "documents" masks attention
   bool loss = true;              // the input "targets" and the loss; otherwise logits
   bool head_similarity = false;  // the auxiliary loss is computed
-  int64_t cache_length =
-      0;  // > 0: generation with caches of so many tokens; the input "length" counts valid ones
+  int64_t cache_length = 0;  // > 0: generation with caches so long; the input "length" counts valid tokens
 };
 
 // What a model adds to a graph. Inputs, by name: ids i32 [B, T]; targets i32 [B, T] (kIgnoreIndex where there

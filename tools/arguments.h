@@ -28,9 +28,8 @@ enum class FlagKind : uint8_t {
 };
 
 struct Flag {
-  std::string_view name;  // without the dashes, with '-'
-  std::string_view key =
-      {};  // nf-train: the training key it sets; empty: a meaning of its own, or a model's key
+  std::string_view name;      // without the dashes, with '-'
+  std::string_view key = {};  // nf-train: the training key it sets; empty: its own meaning, or a model's key
   FlagKind kind = FlagKind::value;
   std::string_view takes = {};         // placeholder of its value in --help
   std::string_view help = {};          // empty: another spelling, not shown

@@ -15,11 +15,12 @@ namespace nf {
 struct SamplingOptions {
   double temperature = 0.8;  // 0: always the likeliest token
   int64_t top_k = 0;         // only the k likeliest; 0: all
-  double top_p =
-      1;  // only the likeliest that together reach this probability (Holtzman et al., arXiv 1904.09751)
-  double min_p = 0;  // only tokens at least this fraction as likely as the likeliest
-  double repetition_penalty =
-      1;  // divides positive and multiplies negative logits of tokens seen (Keskar et al., arXiv 1909.05858)
+  // Only the likeliest that together reach this probability (Holtzman et al., arXiv 1904.09751).
+  double top_p = 1;
+  // Only tokens at least this fraction as likely as the likeliest (Nguyen et al., arXiv 2407.01082).
+  double min_p = 0;
+  // Divides positive and multiplies negative logits of tokens seen (Keskar et al., arXiv 1909.05858).
+  double repetition_penalty = 1;
   uint64_t seed = 1;
 };
 

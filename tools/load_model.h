@@ -12,8 +12,7 @@
 namespace nf {
 
 struct LoadedModel {
-  std::filesystem::path
-      folder;  // where the weights were: the folder itself, or a run's best or newest checkpoint
+  std::filesystem::path folder;  // where the weights were: see find_model_folder()
   ModelConfig config;
   std::vector<Parameter> parameters;
   std::shared_ptr<State> state;  // weights in f32, and their bf16 copies

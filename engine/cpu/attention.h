@@ -33,8 +33,8 @@ struct AttentionConfig {
   int64_t key_width = 0, value_width = 0;    // d_k, d_v, each 1 … 256
   float scale = 1.0F;
   float cap = 0.0F;  // > 0 unless cap_type is none
-  CapType cap_type =
-      CapType::none;  // soft: cap * tanh(s / cap). hard: s clamped to [-cap, cap], gradient 0 outside
+  // soft: cap * tanh(s / cap). hard: s clamped to [-cap, cap], gradient 0 outside.
+  CapType cap_type = CapType::none;
   bool causal = false;
   int64_t window = 0;           // 0: none
   float dropout = 0.0F;         // p in [0, 1): probability of zeroing a softmax weight

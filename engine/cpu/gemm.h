@@ -2,8 +2,9 @@
 // strides.
 //
 // Products accumulate in f32. Which kernel runs follows from the processor and the operands' dtypes:
-//   avx512_bf16   both operands bf16, on a processor with VDPBF16PS (subnormal inputs and results count as
-//   zero) avx512_f32, avx2_f32, portable   everything else; bf16 operands are widened to f32, which is exact
+//   avx512_bf16    both operands bf16, on a processor with VDPBF16PS (which takes subnormals for zero)
+//   avx512_f32, avx2_f32, portable
+//                  everything else; bf16 operands are widened to f32, which is exact
 //
 // Determinism: the order in which the terms of one element of c are added depends on k and on the kernel
 // alone. It does not depend on m, n, batch, strides, the element's position or the number of threads: a row

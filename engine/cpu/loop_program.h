@@ -133,8 +133,8 @@ inline bool integer_lanes(DType dtype) {
   return dtype == DType::i32 || dtype == DType::u8 || dtype == DType::boolean;
 }
 uint32_t lane_of(double value, DType dtype);
-Code elementwise_code(const Graph& body,
-                      const Node& node);  // copy for a cast that leaves the lanes as they are
+// A copy for a cast that leaves the lanes as they are.
+Code elementwise_code(const Graph& body, const Node& node);
 Code reduction_code(Code family, const Node& node, bool product);
 Code load_code(DType dtype, bool strided);
 Code store_code(DType dtype, bool strided);

@@ -4,19 +4,17 @@
 // A loop node has the attributes "body" (a Graph) and "space" (a Shape S of rank >= 1: the iteration space).
 // The last axis of S is the row; the others count rows. In the body:
 //  * Op::input leaves stand for the loop node's inputs; attribute "index" is the input's number. A leaf has
-//  S's rank and
-//    each of its sizes is S's or 1 (the tensor it is bound to has exactly the leaf's shape, any strides),
-//    except the rng of an Op::philox, which is i32 [4].
+//    S's rank, and each of its sizes is S's or 1 (the tensor it is bound to has exactly the leaf's shape, any
+//    strides), except the rng of an Op::philox, which is i32 [4].
 //  * Op::constant, Op::iota and Op::philox have the shape S or S-with-last-1.
-//  * Op::roll applies to a leaf whose last size is the row's, and nothing else moves data but Op::broadcast:
-//  from a
-//    leaf, to S or to S-with-last-1; from S-with-last-1, to S.
+//  * Op::roll applies to a leaf whose last size is the row's, and nothing else moves data but
+//    Op::broadcast: from a leaf, to S or to S-with-last-1; from S-with-last-1, to S.
 //  * All other nodes are elementwise of shape S ("full") or S-with-last-1 ("per row"), or reductions:
 //      row reduction: over the last axis, full -> per row; may be followed by anything;
-//      column reduction: over the leading axes 0..c contiguous (c < rank - 1), of a full value; only ever an
-//      output.
+//      column reduction: over the leading axes 0..c contiguous (c < rank - 1), of a full value; only ever
+//      an output.
 //  * body.outputs() are the loop node's outputs in order; each is a full, per-row or column-reduced node,
-//  stored with its dtype.
+//    stored with its dtype.
 // Dtypes inside are f32, i32, boolean, and bf16/f16/u8 as operands or results of cast or where, or of leaves.
 // (f64 and i64 only run on the reference backend.) bf16 and f16 values are rounded when made, so whether a
 // value passes through memory never changes its bits. An output may share its memory with an input of the

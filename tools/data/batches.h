@@ -10,17 +10,15 @@
 // Every batch is a pure function of the dataset, the options and its position: no generator state, the same
 // on every machine. Filling a batch allocates nothing once its vectors are large enough.
 //
-// pack   The documents stand back to back in one stream, cut into windows of `length` inputs (the next window
-// begins
-//        with the last target of this one), so every token but the first of each document is a target exactly
-//        once per epoch. Windows are shuffled each epoch. random_offsets: windows begin at random places of
-//        the stream instead, as is usual for a single running text; an epoch is as many batches as it would
-//        take to read the stream once.
-// pad    A row is one document; a longer one is cut into rows of `length` inputs (or truncated to one). Rows
-// of
-//        similar length go together: shuffled, sorted within large pools, batches shuffled. A batch is as
-//        long as its longest row, rounded up to a multiple of kLengthMultiple, so that few shapes have to be
-//        compiled.
+// pack   The documents stand back to back in one stream, cut into windows of `length` inputs (the next
+//        window begins with the last target of this one), so every token but the first of each document is a
+//        target exactly once per epoch. Windows are shuffled each epoch. random_offsets: windows begin at
+//        random places of the stream instead, as is usual for a single running text; an epoch is as many
+//        batches as it would take to read the stream once.
+// pad    A row is one document; a longer one is cut into rows of `length` inputs (or truncated to one).
+//        Rows of similar length go together: shuffled, sorted within large pools, batches shuffled. A batch
+//        is as long as its longest row, rounded up to a multiple of kLengthMultiple, so that few shapes have
+//        to be compiled.
 //
 // In both, a position whose next token belongs to another document has no target, so nothing is learned
 // across a boundary; `documents` lets attention keep to its own document; positions count from the start of

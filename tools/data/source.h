@@ -5,9 +5,8 @@
 //
 // Formats, by the first that fits:
 //   .jsonl .ndjson   one JSON object per line, the text in one of its fields; blank lines are skipped
-//   fortune          entries separated by lines that hold only "%": a file beside which FILE.dat stands, or
-//   one
-//                    without an extension that has such a line in its first MiB
+//   fortune          entries separated by lines that hold only "%": a file beside which FILE.dat stands,
+//                    or one without an extension that has such a line in its first MiB
 //   .txt             one document per file
 //   anything else    skipped inside a folder or pattern; when named itself, text (or fortune, by its lines)
 // Entries and files with no text at all are skipped. A byte order mark at the start of a file is dropped;

@@ -61,9 +61,8 @@ using TrainingText = std::function<void(const std::function<void(std::string_vie
 
 // Makes a tokenizer from what a user writes:
 //   "byte"   ByteTokenizer
-//   "char"   CharTokenizer of the characters in `training_text`, which is visited once; it has an end-of-text
-//   token
-//            exactly when there are several documents to keep apart
+//   "char"   CharTokenizer of the characters in `training_text`, which is visited once; it has an
+//            end-of-text token exactly when there are several documents to keep apart
 //   a path   load_tokenizer() of that folder or tokenizer.json
 // Throws Error that lists the kinds for anything else.
 std::unique_ptr<Tokenizer> make_tokenizer(const std::string& spec, const TrainingText& training_text = {});

@@ -1,11 +1,10 @@
 // Checkpoints of a training run: complete and verified, or not there at all.
 //
-//     RUN/checkpoint-300/   model.safetensors  optimizer.safetensors  config.json  trainer_state.json
-//     tokenizer files
-//                           manifest.json: size and XXH3 of every file, written last
-//     RUN/best              a relative symbolic link to the checkpoint with the best validation loss
-//     RUN/checkpoint-400.tmp  being written; locked by its writer, removed by the next one when the writer
-//     died
+//     RUN/checkpoint-300/     model.safetensors  optimizer.safetensors  config.json  trainer_state.json,
+//                             the tokenizer's files, and written last:
+//                             manifest.json, size and XXH3 of every file
+//     RUN/best                a relative symbolic link to the checkpoint with the best validation loss
+//     RUN/checkpoint-400.tmp  being written and locked; the next writer removes what a dead one left
 //
 // A checkpoint is written as a .tmp folder, synced, and renamed. Whatever stops the writer, the checkpoints
 // before it stay as they were. One process writes a run; any number may read it.
@@ -26,8 +25,7 @@ struct CheckpointData {
   std::vector<NamedTensor> optimizer;  // moments, counters, averages: optimizer.safetensors
   std::string config_json;
   std::string trainer_state_json;
-  std::vector<std::pair<std::string, std::string>>
-      files;  // more files, (plain name, content): the tokenizer's
+  std::vector<std::pair<std::string, std::string>> files;  // (plain name, content): the tokenizer's
 };
 
 // Writes RUN/checkpoint-STEP (creating RUN) and returns its path; an existing one of that step is replaced.

@@ -149,10 +149,9 @@ class Attributes {
 
 struct Node {
   Op op = Op::input;
-  bool backward = false;  // made by gradients()
-  int32_t generation =
-      0;  // 0, or the number of a recomputed copy: equal nodes of different generations stay apart
-  int32_t scope = 0;  // see Graph::scope_name
+  bool backward = false;   // made by gradients()
+  int32_t generation = 0;  // of a recomputed copy, from 1: equal nodes of different generations stay apart
+  int32_t scope = 0;       // see Graph::scope_name
   std::vector<ValueId> inputs = {};
   std::vector<TensorType> outputs = {};
   Attributes attributes = {};

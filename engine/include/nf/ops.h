@@ -119,10 +119,10 @@ struct AttentionOptions {
   int64_t window = 0;  // 0: none; else a query at position p sees keys in (p - window, p]
   double dropout = 0;
   uint64_t dropout_stream = 0;
-  Value q_documents = {},
-        k_documents = {};  // i32 [B, T], [B, S]: only keys of the same id are seen; id < 0 sees nothing
-  Value length = {};       // i32 scalar: valid keys in a cache, the T new ones included
-  Value rng = {};          // needed with dropout
+  // i32 [B, T] and [B, S], both or none: a query sees only keys of its own id, and with an id < 0 nothing.
+  Value q_documents = {}, k_documents = {};
+  Value length = {};  // i32 scalar: valid keys in a cache, the T new ones included
+  Value rng = {};     // needed with dropout
 };
 // q [B, T, H, d_k], k [B, S, K, d_k], v [B, S, K, d_v] -> [B, T, H, d_v], of q's dtype. Query head h uses
 // key/value head h / (H / K). Query i stands at position i + S - T, or length - T + i with `length`. Rows
@@ -133,10 +133,9 @@ struct CrossEntropyOptions {
   double logit_scale = 1;  // logits = cap(logit_scale * scale_v * hidden . weight_v)
   double cap = 0;
   CapType cap_type = CapType::none;
-  double z_loss = 0;  // adds z_loss * logsumexp^2 to each token's loss
-  int64_t vocab_size =
-      0;             // columns from here on are padding, masked to -inf; 0: all rows of the weight count
-  Value scale = {};  // [V], optional (nGPT's s_z)
+  double z_loss = 0;       // adds z_loss * logsumexp^2 to each token's loss
+  int64_t vocab_size = 0;  // rows of the weight from here on are padding, masked to -inf; 0: all count
+  Value scale = {};        // [V], optional (nGPT's s_z)
 };
 inline constexpr int32_t kIgnoreIndex = -100;  // a target that does not count
 // hidden [N, D], weight [V, D], targets i32 [N] -> loss f32 [N] per token: logsumexp(logits) -

@@ -52,9 +52,8 @@ struct OptimizerInputs {
 };
 
 struct OptimizerUpdate {
-  Value gradient_norm;  // f32 scalar, before clipping
-  std::vector<Value>
-      weights;  // the new weights, in the order of the parameters, already assigned to their states
+  Value gradient_norm;         // f32 scalar, before clipping
+  std::vector<Value> weights;  // the new ones, in the parameters' order, already assigned to their states
 };
 
 // Adds clipping by global norm, the update, normalisation and the moving average to the graph, with the
