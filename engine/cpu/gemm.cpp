@@ -64,7 +64,10 @@ struct Cut {
   int64_t k_begin(int64_t k, int64_t index) const {
     return std::min(k, part_begin(steps(k), k_blocks, index) * kernel->k_per_step);
   }
-  Panels column_panels(int64_t n) const { return {n, kernel->lanes, kernel->lanes * kernel->max_vectors}; }
+  Panels column_panels(int64_t n) const { return Panels::of_vectors(n, kernel->lanes, kernel->max_vectors); }
+  Panels row_panels(int64_t m) const { return Panels::of_rows(m, kernel->max_rows, kernel->row_pitch); }
+  // Units that a step takes of `m` packed rows.
+  int64_t row_units(int64_t m) const { return row_panels(m).count * kernel->row_pitch; }
 };
 
 // Scratch memory, in units of 4 bytes and whole cache lines: b packed by all threads, then for each thread a,
@@ -76,9 +79,9 @@ struct Layout {
     const int64_t depth = ceil_div(cut.steps(args.k), cut.k_blocks), lanes = cut.kernel->lanes;
     const auto lines = [](int64_t units) { return round_up(units, 16); };
     const int64_t chunk_steps = std::min(cut.steps(args.k), depth * cut.chunk_blocks);
-    shared_b = cut.shared ? lines(chunk_steps * round_up(cut.chunk_columns, lanes) + kPackSlack) : 0;
-    a = cut.direct_a ? 0 : lines(cut.rows * (cut.whole_a ? cut.steps(args.k) : depth) + kPackSlack);
-    b = cut.shared ? 0 : lines(cut.panels_at_once * depth * lanes * cut.kernel->max_vectors + kPackSlack);
+    shared_b = cut.shared ? lines(chunk_steps * round_up(cut.chunk_columns, lanes)) : 0;
+    a = cut.direct_a ? 0 : lines(cut.row_units(cut.rows) * (cut.whole_a ? cut.steps(args.k) : depth));
+    b = cut.shared ? 0 : lines(cut.panels_at_once * depth * lanes * cut.kernel->max_vectors);
     sums = cut.partial ? lines(cut.rows * cut.columns) : 0;
   }
   int64_t thread_units() const { return a + b + sums; }
@@ -172,7 +175,7 @@ struct Chunk {
   int64_t depth(int64_t block) const { return k_begin(block + 1) - k_begin(block); }
   // Where block `block` of k of the shared b begins; its panels follow one another.
   int64_t shared_offset(int64_t block) const {
-    return (cut.steps(k_begin(block)) - cut.steps(k_begin(first_block))) * panels.begin(panels.count);
+    return (cut.steps(k_begin(block)) - cut.steps(k_begin(first_block))) * panels.offset(panels.count);
   }
 };
 
@@ -202,7 +205,7 @@ void Block::multiply(int64_t k_block, int64_t first, int64_t last, const int32_t
                      float* sums) const {
   const GemmArgs& args = chunk.args;
   const GemmKernel& kernel = *chunk.cut.kernel;
-  const Panels &panels = chunk.panels, tiles(rows, 1, kernel.max_rows);
+  const Panels &panels = chunk.panels, tiles = chunk.cut.row_panels(rows);
   const int64_t k = chunk.k_begin(k_block), depth = chunk.depth(k_block);
   TileArgs tile;
   tile.steps = chunk.cut.steps(depth);
@@ -214,19 +217,19 @@ void Block::multiply(int64_t k_block, int64_t first, int64_t last, const int32_t
                                               : TileStore::set_f32;
   const int32_t* b = own_b;
   if (shared_b != nullptr)
-    b = shared_b + chunk.shared_offset(k_block) + panels.begin(first) * tile.steps;
+    b = shared_b + chunk.shared_offset(k_block) + panels.offset(first) * tile.steps;
   else
     kernel.pack(chunk.b_source(k, depth), panels, first, last, own_b);
   for (int64_t panel = first; panel < last; ++panel) {
     const int64_t column = panels.begin(panel);
-    tile.b = b + (column - panels.begin(first)) * tile.steps;
+    tile.b = b + (panels.offset(panel) - panels.offset(first)) * tile.steps;
     tile.columns = panels.used(panel);
     for (int64_t i = 0; i < tiles.count; ++i) {
       const int64_t begin = tiles.begin(i);
-      tile.a = chunk.cut.direct_a ? chunk.a_element(row + begin, k) : a + begin * tile.steps;
+      tile.a = chunk.cut.direct_a ? chunk.a_element(row + begin, k) : a + tiles.offset(i) * tile.steps;
       tile.c = sums != nullptr ? static_cast<void*>(sums + begin * columns() + column - first_column())
                                : static_cast<char*>(args.c) + c_index(begin, column) * size_of(args.c_dtype);
-      kernel.tile(static_cast<int>(tiles.pitch(i)), static_cast<int>(panels.pitch(panel) / kernel.lanes),
+      kernel.tile(static_cast<int>(tiles.used(i)), static_cast<int>(panels.pitch(panel) / kernel.lanes),
                   tile);
     }
   }
@@ -247,18 +250,21 @@ void Block::run() const {
   float* sums = cut.partial ? reinterpret_cast<float*>(own_b + layout.b) : nullptr;
   const auto pack_a = [&](int64_t block, int32_t* to) {
     if (cut.direct_a) return;
-    const Panels tiles(rows, 1, cut.kernel->max_rows);
+    const Panels tiles = cut.row_panels(rows);
     cut.kernel->pack(chunk.a_source(row, chunk.k_begin(block), chunk.depth(block)), tiles, 0, tiles.count,
                      to);
+  };
+  const auto a_offset = [&](int64_t block) {
+    return cut.whole_a ? cut.row_units(rows) * cut.steps(chunk.k_begin(block)) : 0;
   };
   const auto multiply_all = [&](int64_t first_block, int64_t last_block) {
     for (int64_t panel = first_panel; panel < last_panel; panel += cut.panels_at_once)
       for (int64_t block = first_block; block < last_block; ++block)
-        multiply(block, panel, std::min(panel + cut.panels_at_once, last_panel),
-                 a + (cut.whole_a ? rows * cut.steps(chunk.k_begin(block)) : 0), own_b, sums);
+        multiply(block, panel, std::min(panel + cut.panels_at_once, last_panel), a + a_offset(block), own_b,
+                 sums);
   };
   for (int64_t block = chunk.first_block; block < chunk.last_block; ++block) {
-    pack_a(block, a + (cut.whole_a ? rows * cut.steps(chunk.k_begin(block)) : 0));
+    pack_a(block, a + a_offset(block));
     if (!cut.whole_a) multiply_all(block, block + 1);
   }
   if (cut.whole_a) multiply_all(chunk.first_block, chunk.last_block);
@@ -294,7 +300,7 @@ void pack_shared(const Chunk& chunk, int32_t* shared_b) {
     chunk.cut.kernel->pack(chunk.b_source(chunk.k_begin(block), chunk.depth(block)), chunk.panels, first,
                            std::min(first + kPanelsPerTask, chunk.panels.count),
                            shared_b + chunk.shared_offset(block) +
-                               chunk.panels.begin(first) * chunk.cut.steps(chunk.depth(block)));
+                               chunk.panels.offset(first) * chunk.cut.steps(chunk.depth(block)));
   });
 }
 

@@ -82,11 +82,9 @@ __m256i load(const uint16_t* from) { return _mm256_loadu_si256(reinterpret_cast<
   transpose(v);
 }
 
-// One panel. k is contiguous, and so are the pairs: 16 x 16 blocks of units are transposed. Whole vectors are
-// stored in the order of the steps: what one writes beyond the pitch is written again by the next, or lies in
-// the slack.
+// One panel. k is contiguous, and so are the pairs: 16 x 16 blocks of units are transposed.
 void pack_transposed(const uint16_t* panel, const PanelSource& s, int64_t used, int64_t pitch, uint32_t* to) {
-  for (int64_t i = (pitch - 1) / 16 * 16; i >= 0; i -= 16) {
+  for (int64_t i = 0; i < pitch; i += kLanes) {
     const uint16_t* from = panel + i * s.width_stride;
     uint32_t* out = to + i;
     __m512i v[16];
@@ -102,45 +100,57 @@ void pack_transposed(const uint16_t* panel, const PanelSource& s, int64_t used, 
   }
 }
 
-// Sixteen units of one step: `low` from the even element of k, `high` from the odd one.
-[[gnu::always_inline]] inline __m512i pairs(__m256i low, __m256i high) {
+// Units of one step, `low` from the even element of k, `high` from the odd one: the first sixteen elements of
+// both, or (`upper`) the last.
+template <bool kUpper>
+[[gnu::always_inline]] inline __m512i pairs(__m512i low, __m512i high) {
   alignas(64) static constexpr auto kOrder = [] {
     std::array<uint16_t, 32> order{};
-    for (uint16_t i = 0; i < 32; ++i) order[i] = static_cast<uint16_t>(i / 2 + (i % 2 != 0 ? 16 : 0));
+    for (uint16_t i = 0; i < 32; ++i)
+      order[i] = static_cast<uint16_t>(i / 2 + (i % 2 != 0 ? 32 : 0) + (kUpper ? 16 : 0));
     return order;
   }();
-  return _mm512_permutexvar_epi16(_mm512_load_si512(kOrder.data()),
-                                  _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1));
+  return _mm512_permutex2var_epi16(low, _mm512_load_si512(kOrder.data()), high);
 }
 
-// Elements of k that pack takes from every panel before it goes on: few, so that cache lines that two panels
-// share are still there for the second, even when rows lie a power of two apart and compete for the same
-// sets.
-constexpr int64_t kRowGroup = 8;
+// Elements [k, k + kRowGroup) of one or two (`kWide`) vectors of a panel whose width is contiguous: two
+// neighbours along k are interleaved. Of each row `valid` elements are read. The rows of the next group are
+// called early, since a row's part is too short for the processor to see a stream in it.
+template <bool kWide, bool kWhole>
+[[gnu::always_inline]] inline void pack_rows(const uint16_t* from, const PanelSource& s, int64_t k,
+                                             __mmask32 valid, int64_t pitch, uint32_t* to) {
+  const auto row = [&](int64_t at) {
+    const uint16_t* start = from + at * s.k_stride;
+    _mm_prefetch(start + kRowGroup * s.k_stride, _MM_HINT_T0);
+    if constexpr (!kWhole) return _mm512_maskz_loadu_epi16(valid, start);
+    return kWide ? _mm512_loadu_si512(start) : _mm512_castsi256_si512(load(start));
+  };
+  const auto put = [&](int64_t at, __m512i low, __m512i high) {
+    uint32_t* out = to + at / 2 * pitch;
+    _mm512_store_si512(out, pairs<false>(low, high));
+    if constexpr (kWide) _mm512_store_si512(out + kLanes, pairs<true>(low, high));
+  };
+  if (k + kRowGroup <= s.k) {
+#pragma GCC unroll 4
+    for (int64_t at = k; at < k + kRowGroup; at += 2) put(at, row(at), row(at + 1));
+    return;
+  }
+  for (int64_t at = k; at < s.k; at += 2)
+    put(at, row(at), at + 1 < s.k ? row(at + 1) : _mm512_setzero_si512());
+}
 
-// Elements [k, k + kRowGroup) of a panel whose width is contiguous: two neighbours along k are interleaved.
-// Whole vectors are read where `readable` elements of each row allow it, and stored where they end within the
-// panel: what one writes beyond a narrow pitch is written again by the next steps. The rows of the next group
-// are called early, since a row's part is too short for the processor to see a stream in it.
-void pack_rows(const uint16_t* panel, const PanelSource& s, int64_t k, int64_t used, int64_t readable,
-               int64_t pitch, uint32_t* to) {
-  const int64_t end = std::min(k + kRowGroup, s.k), units_in_panel = (s.k + 1) / 2 * pitch;
-  for (int64_t i = 0; i < pitch; i += 16) {
-    const bool whole = i + 16 <= readable;
-    const __mmask16 valid = mask16(used - i), kept = mask16(pitch - i);
-    const auto row = [&](int64_t at) {
-      const uint16_t* from = panel + at * s.k_stride + i;
-      _mm_prefetch(from + kRowGroup * s.k_stride, _MM_HINT_T0);
-      return whole ? load(from) : _mm256_maskz_loadu_epi16(valid, from);
-    };
-    for (int64_t at = k; at < end; at += 2) {
-      const __m512i units = pairs(row(at), at + 1 < s.k ? row(at + 1) : _mm256_setzero_si256());
-      const int64_t unit = at / 2 * pitch + i;
-      if (i + 16 <= pitch || (pitch < 16 && unit + 16 <= units_in_panel))
-        _mm512_storeu_si512(to + unit, units);
-      else
-        _mm512_mask_storeu_epi32(to + unit, kept, units);
-    }
+// The same of a whole panel; `readable` elements of each row may be read.
+void pack_row_group(const uint16_t* panel, const PanelSource& s, int64_t k, int64_t readable, int64_t pitch,
+                    uint32_t* to) {
+  for (int64_t i = 0; i < pitch; i += 2 * kLanes) {
+    const bool wide = i + kLanes < pitch;
+    if (i + (wide ? 2 : 1) * kLanes > readable)
+      (wide ? pack_rows<true, false> : pack_rows<false, false>)(panel + i, s, k, mask32(readable - i), pitch,
+                                                                to + i);
+    else if (wide)
+      pack_rows<true, true>(panel + i, s, k, 0, pitch, to + i);
+    else
+      pack_rows<false, true>(panel + i, s, k, 0, pitch, to + i);
   }
 }
 
@@ -157,13 +167,13 @@ void pack(const PanelSource& s, const Panels& panels, int64_t first, int64_t las
   const auto* from = static_cast<const uint16_t*>(s.data);
   const int64_t steps = (s.k + 1) / 2;
   const auto target = [&](int64_t p) {
-    return static_cast<uint32_t*>(to) + (panels.begin(p) - panels.begin(first)) * steps;
+    return static_cast<uint32_t*>(to) + (panels.offset(p) - panels.offset(first)) * steps;
   };
   if (s.k_stride != 1 && s.width_stride == 1) {
-    for (int64_t k = 0; k < s.k; k += kRowGroup)
-      for (int64_t p = first; p < last; ++p)
-        pack_rows(from + panels.begin(p), s, k, panels.used(p), panels.width - panels.begin(p),
-                  panels.pitch(p), target(p));
+    in_row_groups(s, panels, first, last, [&](int64_t k, const RowPart& part) {
+      pack_row_group(from + part.begin, s, k, part.readable, part.pitch,
+                     static_cast<uint32_t*>(to) + part.offset * steps);
+    });
     return;
   }
   for (int64_t p = first; p < last; ++p) {
@@ -222,7 +232,7 @@ void tile_of(const TileArgs& args) {
       for (int j = 0; j < kTileVectors; ++j) sum[i][j] = _mm512_dpbf16_ps(sum[i][j], factor, row[j]);
     }
     if constexpr (kPacked)
-      a += kTileRows;
+      a += kLanes;
     else
       rows.next();
   }
@@ -264,8 +274,9 @@ float spin(int64_t rounds, float seed) {
   return _mm512_reduce_add_ps(total);
 }
 
-constexpr GemmKernel kKernel = {"avx512_bf16", DType::bf16, 2,    kLanes, kRows,
-                                kVectors,      pack,        tile, spin,   4 * kLanes* kSpinVectors};
+constexpr GemmKernel kKernel = {
+    "avx512_bf16",           DType::bf16, 2, kLanes, kRows, kLanes, kVectors, pack, tile, spin,
+    4 * kLanes* kSpinVectors};
 
 }  // namespace
 

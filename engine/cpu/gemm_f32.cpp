@@ -31,6 +31,7 @@ constexpr int kLanes = HWY_LANES(float);
 // 28 accumulators, 2 vectors of b and a broadcast fill 32 registers; 12, 2 and 1 leave one of 16.
 constexpr int kRows = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON ? 14 : 6;
 constexpr int kVectors = 2;
+constexpr int kRowPitch = static_cast<int>(round_up(kRows, kLanes));
 
 HWY_INLINE float load_one(const float* from) { return *from; }
 HWY_INLINE float load_one(const bf16* from) { return to_float(*from); }
@@ -81,17 +82,13 @@ HWY_INLINE void transpose_block(const T* from, int64_t stride, int64_t rows, int
   hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, high01, high23)), d, to + 3 * pitch);
 }
 
-// k is contiguous. What remains beyond whole groups of four rows, padding included, is written first: its
-// stores run over into units that are written later, or lie in the slack.
+// k is contiguous.
 template <typename T>
 void pack_transposed(const T* from, const PanelSource& s, int64_t used, int64_t pitch, float* to) {
-  const int64_t full = used / 4 * 4, whole = s.k / 4 * 4;
-  for (int64_t i = full; i < pitch; i += 4)
+  const int64_t whole = s.k / 4 * 4;
+  for (int64_t i = 0; i < pitch; i += 4)
     for (int64_t k = 0; k < whole; k += 4)
       transpose_block(from + i * s.width_stride + k, s.width_stride, used - i, pitch, to + k * pitch + i);
-  for (int64_t i = 0; i < full; i += 4)
-    for (int64_t k = 0; k < whole; k += 4)
-      transpose_block(from + i * s.width_stride + k, s.width_stride, 4, pitch, to + k * pitch + i);
   for (int64_t k = whole; k < s.k; ++k)
     for (int64_t i = 0; i < pitch; ++i)
       to[k * pitch + i] = i < used ? load_one(from + i * s.width_stride + k) : 0;
@@ -99,15 +96,19 @@ void pack_transposed(const T* from, const PanelSource& s, int64_t used, int64_t 
 
 #endif
 
-// The width is contiguous; `k` elements are packed.
+// The width is contiguous, and `readable` elements of each row may be read; `k` elements are packed. The rows
+// of the next group are called early, since a row's part is too short for the processor to see a stream in
+// it.
 template <typename T>
-void pack_rows(const T* from, const PanelSource& s, int64_t k, int64_t used, int64_t pitch, float* to) {
+void pack_rows(const T* from, const PanelSource& s, int64_t k, int64_t readable, int64_t pitch, float* to) {
   const Wide wide;
   for (; k > 0; --k, from += s.k_stride, to += pitch) {
     int64_t i = 0;
-    for (; i + kLanes <= used; i += kLanes) hn::StoreU(load(wide, from + i), wide, to + i);
-    for (; i < used; ++i) to[i] = load_one(from + i);
-    for (; i < pitch; ++i) to[i] = 0;
+    for (; i < pitch && i + kLanes <= readable; i += kLanes) {
+      hwy::Prefetch(from + kRowGroup * s.k_stride + i);
+      hn::Store(load(wide, from + i), wide, to + i);
+    }
+    for (; i < std::min(pitch, readable); ++i) to[i] = load_one(from + i);
   }
 }
 
@@ -117,25 +118,20 @@ void pack_any(const T* from, const PanelSource& s, int64_t used, int64_t pitch, 
     for (int64_t i = 0; i < pitch; ++i) to[i] = i < used ? load_one(from + i * s.width_stride) : 0;
 }
 
-// Elements of k that pack_rows takes from every panel before it goes on: few, so that cache lines that two
-// panels share are still there for the second, even when rows lie a power of two apart and compete for the
-// same sets.
-constexpr int64_t kRowGroup = 8;
-
 template <typename T>
 void pack_as(const PanelSource& s, const Panels& panels, int64_t first, int64_t last, float* to) {
   const T* from = static_cast<const T*>(s.data);
+  const auto target = [&](int64_t p) { return to + (panels.offset(p) - panels.offset(first)) * s.k; };
   if (s.k_stride != 1 && s.width_stride == 1) {
-    for (int64_t k = 0; k < s.k; k += kRowGroup)
-      for (int64_t p = first; p < last; ++p)
-        pack_rows(from + panels.begin(p) + k * s.k_stride, s, std::min(kRowGroup, s.k - k), panels.used(p),
-                  panels.pitch(p), to + (panels.begin(p) - panels.begin(first)) * s.k + k * panels.pitch(p));
+    in_row_groups(s, panels, first, last, [&](int64_t k, const RowPart& part) {
+      pack_rows(from + part.begin + k * s.k_stride, s, std::min(kRowGroup, s.k - k), part.readable,
+                part.pitch, to + part.offset * s.k + k * part.pitch);
+    });
     return;
   }
   for (int64_t p = first; p < last; ++p) {
     const auto one = s.k_stride == 1 ? pack_transposed<T> : pack_any<T>;
-    one(from + panels.begin(p) * s.width_stride, s, panels.used(p), panels.pitch(p),
-        to + (panels.begin(p) - panels.begin(first)) * s.k);
+    one(from + panels.begin(p) * s.width_stride, s, panels.used(p), panels.pitch(p), target(p));
   }
 }
 
@@ -203,7 +199,7 @@ void tile_of(const TileArgs& args) {
       for (int j = 0; j < kTileVectors; ++j) sum[i][j] = hn::MulAdd(factor, row[j], sum[i][j]);
     }
     if constexpr (kPacked)
-      a += kTileRows;
+      a += kRowPitch;
     else
       rows.next();
   }
@@ -249,7 +245,8 @@ float spin(int64_t rounds, float seed) {
 }
 
 constexpr GemmKernel kernel(std::string_view name) {
-  return {name, DType::f32, 1, kLanes, kRows, kVectors, pack, tile, spin, 2 * kLanes * kSpinVectors};
+  return {
+      name, DType::f32, 1, kLanes, kRows, kRowPitch, kVectors, pack, tile, spin, 2 * kLanes * kSpinVectors};
 }
 
 }  // namespace HWY_NAMESPACE

@@ -2,9 +2,9 @@
 // register tile.
 //
 // Both operands are packed into panels of 32-bit units: one f32, or two bf16 that are neighbours along k.
-// Unit (step, i) of a panel lies at step * pitch + i, where i counts rows of a (or columns of b) and a step
-// is one unit along k. A tile is then the sum over steps of outer products of one column of a panel of a and
-// one row of a panel of b.
+// Unit (step, i) of a panel lies at step * pitch + i, where i counts rows of a (or columns of b), pitch is
+// whole vectors, and a step is one unit along k. A tile is then the sum over steps of outer products of one
+// column of a panel of a and one row of a panel of b.
 #pragma once
 
 #include <algorithm>
@@ -22,16 +22,24 @@ constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 // Where part `index` of `parts` nearly equal parts of `size` begins.
 constexpr int64_t part_begin(int64_t size, int64_t parts, int64_t index) { return size * index / parts; }
 
-// A cut of a width into panels of nearly equal pitch, each a multiple of `lanes` (1 for a, a vector for b).
+// A cut of a width into panels of nearly equal size: of b whole vectors, of a any number of rows, which are
+// padded alike.
 struct Panels {
-  int64_t width = 0, lanes = 1, count = 0;
+  int64_t width = 0, lanes = 1, count = 0, padded = 0;
 
-  Panels() = default;
-  Panels(int64_t size, int64_t lanes_, int64_t max_pitch)
-      : width(size), lanes(lanes_), count(ceil_div(round_up(size, lanes_), max_pitch)) {}
+  // Of columns of b.
+  static Panels of_vectors(int64_t width, int64_t lanes, int64_t most_vectors) {
+    return {width, lanes, ceil_div(ceil_div(width, lanes), most_vectors), 0};
+  }
+  // Of rows of a.
+  static Panels of_rows(int64_t width, int64_t most_rows, int64_t pitch) {
+    return {width, 1, ceil_div(width, most_rows), pitch};
+  }
   int64_t begin(int64_t panel) const { return part_begin(ceil_div(width, lanes), count, panel) * lanes; }
-  int64_t pitch(int64_t panel) const { return begin(panel + 1) - begin(panel); }  // padding included
   int64_t used(int64_t panel) const { return std::min(width, begin(panel + 1)) - begin(panel); }
+  int64_t pitch(int64_t panel) const { return padded != 0 ? padded : begin(panel + 1) - begin(panel); }
+  // Sum of the pitches of all panels before.
+  int64_t offset(int64_t panel) const { return padded != 0 ? panel * padded : begin(panel); }
 };
 
 // Part of an operand: rows of a or columns of b, over `k` elements.
@@ -43,6 +51,31 @@ struct PanelSource {
   int64_t k;
 };
 
+// Packing an operand whose width is contiguous takes few elements of k from a panel, then the same of the
+// next: cache lines that two panels share are still there for the second, even when rows lie a power of two
+// apart and compete for the same sets. Nor are more panels filled in turns than the sets can hold.
+constexpr int64_t kRowGroup = 8, kPanelsAtOnce = 8;
+
+struct RowPart {
+  int64_t begin, readable;  // the panel's place in a row, and elements from there to the row's end
+  int64_t pitch, offset;
+};
+
+// Calls pack(k, part) for each group of kRowGroup elements from k on and each panel in [first, last); the
+// parts' offsets count from the first panel's.
+template <typename Pack>
+void in_row_groups(const PanelSource& source, const Panels& panels, int64_t first, int64_t last, Pack pack) {
+  for (int64_t p = first; p < last; p += kPanelsAtOnce) {
+    RowPart parts[kPanelsAtOnce];
+    const int64_t count = std::min(kPanelsAtOnce, last - p);
+    for (int64_t i = 0; i < count; ++i)
+      parts[i] = {panels.begin(p + i), panels.width - panels.begin(p + i), panels.pitch(p + i),
+                  panels.offset(p + i) - panels.offset(first)};
+    for (int64_t k = 0; k < source.k; k += kRowGroup)
+      for (int64_t i = 0; i < count; ++i) pack(k, parts[i]);
+  }
+}
+
 enum class TileStore : uint8_t { set_f32, add_f32, set_bf16 };
 
 // Bytes of an element of c.
@@ -50,9 +83,9 @@ constexpr int64_t store_size(TileStore store) { return store == TileStore::set_b
 
 struct TileArgs {
   int64_t steps = 0;
-  const void* a = nullptr;  // panel with pitch = rows of the tile, or the operand's own first row
+  const void* a = nullptr;  // panel, or the operand's own first row
   int64_t a_row_bytes = 0;  // from one row of the operand to the next; 0: a is a panel
-  const void* b = nullptr;  // panel with pitch = vectors of the tile x lanes, 64-byte aligned
+  const void* b = nullptr;  // panel with a pitch of the tile's vectors, 64-byte aligned
   void* c = nullptr;        // address of the tile's first element
   int64_t c_stride = 0;
   int64_t columns = 0;  // how many to store, at least pitch of b - lanes + 1
@@ -87,11 +120,12 @@ struct GemmKernel {
   int k_per_step;   // elements of k in a unit: 1 (f32) or 2 (bf16)
   int lanes;        // columns in a vector
   int max_rows;     // of a tile
+  int row_pitch;    // of a panel of a
   int max_vectors;  // of a row of a tile
 
-  // Packs panels [first, last) of ceil(k / k_per_step) steps, one after the other from `to` on. Units beyond
-  // a panel's used width and the missing half of a last pair are zero. Panels whose pitch is no multiple of
-  // lanes may spill up to kPackSlack units behind the last.
+  // Packs panels [first, last) of ceil(k / k_per_step) steps, one after the other from `to` on, which is
+  // aligned like a vector. The missing half of a last pair is zero; units beyond a panel's used width are
+  // anything.
   void (*pack)(const PanelSource& source, const Panels& panels, int64_t first, int64_t last, void* to);
 
   // The tile of rows in [1, max_rows] and vectors in [1, max_vectors].
@@ -102,8 +136,6 @@ struct GemmKernel {
   float (*spin)(int64_t rounds, float seed);
   int64_t spin_flops;
 };
-
-inline constexpr int64_t kPackSlack = 16;
 
 // The best kernel that the features allow: Highway's targets.
 const GemmKernel& f32_kernel(bool avx2, bool avx512);
