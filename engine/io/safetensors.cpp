@@ -5,7 +5,6 @@
 #include <bit>
 #include <cstring>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <set>
 #include <tuple>
 #include <utility>
@@ -39,19 +38,6 @@ constexpr std::array<DTypeName, 8> kDTypes = {{{DType::f64, "F64"},
                                                {DType::i32, "I32"},
                                                {DType::u8, "U8"},
                                                {DType::boolean, "BOOL"}}};
-
-// Product of the sizes and the element's bytes, or nothing when a size is negative or it does not fit 63
-// bits.
-std::optional<uint64_t> byte_count(const Shape& shape, DType dtype) {
-  auto total = static_cast<uint64_t>(size_of(dtype));
-  for (const int64_t size : shape) {
-    if (size < 0) return std::nullopt;
-    if (size != 0 && total > static_cast<uint64_t>(INT64_MAX) / static_cast<uint64_t>(size))
-      return std::nullopt;
-    total *= static_cast<uint64_t>(size);
-  }
-  return total;
-}
 
 // One entry of a header, checked as far as it can be without its neighbours.
 struct Entry {
@@ -249,18 +235,47 @@ const NamedTensor& SafetensorsFile::at(std::string_view name) const {
 
 void SafetensorsWriter::add(NamedTensor tensor) {
   require(tensor.name != kMetadata, "safetensors: the name '{}' is reserved", kMetadata);
-  const std::optional<uint64_t> bytes = byte_count(tensor.shape, tensor.dtype);
-  require(bytes == tensor.bytes.size(), "safetensors: tensor '{}' has {} bytes, {} {} needs {}",
-          printable(tensor.name), tensor.bytes.size(), nf::name(tensor.dtype), to_string(tensor.shape),
-          bytes ? std::to_string(*bytes) : "more than a file can hold");
+  check_bytes(tensor, "safetensors");
   require(names_.insert(tensor.name).second, "safetensors: tensor '{}' is given twice",
           printable(tensor.name));
   tensors_.push_back(std::move(tensor));
 }
 
 WrittenFile SafetensorsWriter::write(const std::filesystem::path& path) const {
-  std::vector<const NamedTensor*> order;
-  for (const NamedTensor& tensor : tensors_) order.push_back(&tensor);
+  std::vector<const NamedTensor*> all;
+  for (const NamedTensor& tensor : tensors_) all.push_back(&tensor);
+  return write_tensors(path, std::move(all));
+}
+
+std::vector<std::pair<std::string, WrittenFile>> SafetensorsWriter::write_model(
+    const std::filesystem::path& folder, int64_t shard_bytes) const {
+  std::vector<std::vector<const NamedTensor*>> shards(1);
+  uint64_t total = 0, in_shard = 0;
+  for (const NamedTensor& tensor : tensors_) {
+    if (in_shard + tensor.bytes.size() > static_cast<uint64_t>(shard_bytes) && !shards.back().empty()) {
+      shards.emplace_back();
+      in_shard = 0;
+    }
+    shards.back().push_back(&tensor);
+    in_shard += tensor.bytes.size();
+    total += tensor.bytes.size();
+  }
+  if (shards.size() == 1) return {{std::string(kSingle), write(folder / kSingle)}};
+
+  std::vector<std::pair<std::string, WrittenFile>> written;
+  nlohmann::json weight_map = nlohmann::json::object();
+  for (size_t i = 0; i < shards.size(); ++i) {
+    const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
+    for (const NamedTensor* tensor : shards[i]) weight_map[tensor->name] = name;
+    written.emplace_back(name, write_tensors(folder / name, std::move(shards[i])));
+  }
+  const nlohmann::ordered_json index = {{"metadata", {{"total_size", total}}}, {"weight_map", weight_map}};
+  written.emplace_back(kIndex, write_file(folder / kIndex, index.dump(2) + "\n"));
+  return written;
+}
+
+WrittenFile SafetensorsWriter::write_tensors(const std::filesystem::path& path,
+                                             std::vector<const NamedTensor*> order) const {
   std::stable_sort(order.begin(), order.end(), [](const NamedTensor* a, const NamedTensor* b) {
     return size_of(a->dtype) > size_of(b->dtype);
   });

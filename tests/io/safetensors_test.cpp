@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstring>
 #include <fstream>
@@ -219,6 +220,33 @@ TEST_CASE("safetensors: shards by their index") {
   CHECK_THROWS_WITH_AS(with(R"({"a": 1})"), doctest::Contains("must be a string"), Error);
   CHECK_THROWS_WITH_AS(with(R"([])"), doctest::Contains("weight_map"), Error);
   CHECK_THROWS_WITH_AS(with(R"({"a": "s3.safetensors"})"), doctest::Contains("cannot open"), Error);
+}
+
+TEST_CASE("safetensors: a model beyond the limit is written in shards that hold together") {
+  const Folder folder;
+  CHECK(sample().write_model(folder.path).size() == 1);
+  CHECK(folder.names() == std::vector<std::string>{"model.safetensors"});
+  const SafetensorsFile whole = SafetensorsFile::open(folder.path);
+
+  const Folder cut;
+  const auto written = sample().write_model(cut.path, 30);  // 6 + 24 bytes, then 24, then the rest
+  std::vector<std::string> names;
+  for (const auto& [name, file] : written) {
+    names.push_back(name);
+    CHECK(hash_file(cut.path / name) == file.hash);
+  }
+  CHECK(names ==
+        std::vector<std::string>{"model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors",
+                                 "model-00003-of-00003.safetensors", "model.safetensors.index.json"});
+  CHECK(contains(read_file(cut.path / names[3]), "\"total_size\": 65"));
+  const SafetensorsFile shards = SafetensorsFile::open(cut.path);
+  CHECK(shards.tensors().size() == whole.tensors().size());
+  for (const NamedTensor& tensor : whole.tensors()) {
+    CHECK(shards.at(tensor.name).shape == tensor.shape);
+    CHECK(std::ranges::equal(shards.at(tensor.name).bytes, tensor.bytes));
+  }
+  CHECK(sample().write_model(cut.path, 1).size() ==
+        7);  // a tensor that is larger than the limit is one shard
 }
 
 TEST_CASE("safetensors: the writer refuses what it could not read back") {

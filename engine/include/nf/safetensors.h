@@ -4,30 +4,19 @@
 // …} with optional string pairs in "__metadata__", then the data, row-major, little endian, without holes.
 #pragma once
 
-#include <cstddef>
 #include <filesystem>
 #include <map>
 #include <memory>
 #include <set>
-#include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
-#include "nf/dtype.h"
 #include "nf/file.h"
-#include "nf/shape.h"
+#include "nf/named_tensor.h"
 
 namespace nf {
-
-// A named tensor whose bytes live elsewhere. In a file that others wrote, `bytes` may not be aligned to its
-// elements.
-struct NamedTensor {
-  std::string name;
-  DType dtype = DType::f32;
-  Shape shape;
-  std::span<const std::byte> bytes;  // dense, row-major; shape.elements() * size_of(dtype) of them
-};
 
 using Metadata = std::map<std::string, std::string>;
 
@@ -74,7 +63,18 @@ class SafetensorsWriter {
   // a whole or not at all; see write_file.
   WrittenFile write(const std::filesystem::path& path) const;
 
+  // Writes FOLDER/model.safetensors; or, when the tensors have more than `shard_bytes`, as Hugging Face names
+  // them, model-00001-of-00003.safetensors, …, each with at most so many bytes (or one tensor that is larger)
+  // in the order of add(), and then model.safetensors.index.json. Returns the names of the files written,
+  // with what write_file said of each.
+  std::vector<std::pair<std::string, WrittenFile>> write_model(const std::filesystem::path& folder,
+                                                               int64_t shard_bytes = kShardBytes) const;
+
+  static constexpr int64_t kShardBytes = 5'000'000'000;  // what Hugging Face's libraries write by default
+
  private:
+  WrittenFile write_tensors(const std::filesystem::path& path, std::vector<const NamedTensor*> tensors) const;
+
   Metadata metadata_;
   std::vector<NamedTensor> tensors_;
   std::set<std::string> names_;
