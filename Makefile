@@ -29,7 +29,7 @@ define install
 endef
 
 .DEFAULT_GOAL := build
-.PHONY: help packages configure build test demo bench fuzz format format-check install clean
+.PHONY: help packages peers configure build test demo bench fuzz format format-check install clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -37,6 +37,11 @@ help:            ## this list
 
 packages:        ## install the Debian packages that a build needs and that are missing
 	$(call install,$(BUILD_PACKAGES),to build)
+
+peers:           ## install other people's programs that the tests ask for a second opinion
+	@mkdir -p $(BUILD)/peers && cp tests/peers/package.json $(BUILD)/peers/
+	@npm install --prefix $(BUILD)/peers --omit=optional --ignore-scripts --no-audit --no-fund --loglevel=error || \
+	  echo "no peers: the tests that ask them are skipped"
 
 configure: packages
 	@$(CMAKE) --preset $(PRESET) >/dev/null
