@@ -8,9 +8,9 @@ train() { # NAME FLAGS…: a run in $work/NAME
   shift
   "$bin/nf-train" --data "$work/text.txt" --hidden-size 32 --intermediate-size 64 --num-hidden-layers 2 \
     --num-attention-heads 4 --max-position-embeddings 128 --seq-len 32 --batch-size 4 --steps 30 --lr 0.01 \
-    --eval-every 0 --out "$work/$name" --json "$@" > /dev/null
+    --eval-every 0 --threads 1 --out "$work/$name" --json "$@" > /dev/null
 }
-loss() { "$bin/nf-eval" -m "$1" --data "$work/text.txt" --seq-len 32 --eval-batches 4; }
+loss() { "$bin/nf-eval" --threads 1 -m "$1" --data "$work/text.txt" --seq-len 32 --eval-batches 4; }
 
 write_text 60
 train gqa --attention-type gqa
