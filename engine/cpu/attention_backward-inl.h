@@ -10,6 +10,8 @@
 #define NF_CPU_ATTENTION_BACKWARD_INL_H_
 #endif
 
+#include <type_traits>
+
 #include "cpu/attention_forward-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -163,13 +165,13 @@ class Backward {
       first = smaller(first, range.first - key_);
       last = larger(last, range.last - key_);
     }
-    first = larger(first, 0) / kGroup * kGroup;
-    last = round_up(smaller(last, keys_), kGroup);
-    if (first >= last) return;
-    bool plain =
-        inner_first <= first && inner_last >= last && scores_.cap == CapType::none && c.dropout == 0.0F;
-    if (q_documents_ != nullptr)
-      plain = plain && document_range(q_documents_ + row, rows).all_equal(k_range_);
+    const bool plain =
+        scores_.simple && c.dropout == 0.0F &&
+        (q_documents_ == nullptr || document_range(q_documents_ + row, rows).all_equal(k_range_));
+    const Columns columns = find_columns(first, last, inner_first, inner_last, keys_, plain);
+    if (columns.empty()) return;
+    first = columns.first;
+    last = columns.last;
     for (int64_t g = first / kGroup; g < last / kGroup; ++g)
       rows_[g] = {smaller(rows_[g].first, row), row + kGroup};
 
@@ -180,12 +182,7 @@ class Backward {
         {div_up(c.value_width, Policy::kPair), go_rows_.cells + row * go_rows_.row, go_rows_.row, 1,
          s_.v_columns + first, kBackwardKeys, s_.dweights + first, kBackwardKeys, false, nullptr},
         kGroup, last - first);
-    for (int64_t r = 0; r < kGroup; r += Policy::kPair) {
-      if (plain)
-        gradients<true>(row, r, first, last);
-      else
-        gradients<false>(row, r, first, last);
-    }
+    for (int64_t r = 0; r < kGroup; r += Policy::kPair) gradients(row, r, columns);
     float* dq = dq_ + ((h_ - head_) * c.queries + query_ + row) * dq_row_;
     multiply<Policy>({(last - first) / Policy::kPair, s_.ds_rows + first / Policy::kPair, kRowCells, 1,
                       k_.cells + first / Policy::kPair * k_.row, k_.row, dq, dq_row_, true, nullptr},
@@ -199,8 +196,7 @@ class Backward {
     const uint32_t* words = nullptr;
   };
 
-  template <bool kPlain>
-  Row prepare(int64_t r, int64_t first, int64_t last, uint32_t* buffer) const {
+  Row prepare(int64_t r, const Columns& columns, uint32_t* buffer) const {
     Row row;
     if (r >= queries_) return row;
     const AttentionConfig& c = p_.config;
@@ -208,7 +204,7 @@ class Backward {
     const float lse = p_.logsumexp_in[index];
     row.lse = lse == -kInfinity ? kInfinity : lse * kLog2e;
     row.delta = p_.delta[index];
-    if (kPlain) return row;
+    if (columns.plain_first == columns.first && columns.plain_last == columns.last) return row;
     const Range range = visible_keys(p_, query_ + r);
     row.mask.first = static_cast<int32_t>(range.first - key_);
     row.mask.last = static_cast<int32_t>(range.last - key_);
@@ -218,33 +214,38 @@ class Backward {
       if (row.mask.document < 0) row.mask.last = row.mask.first;
     }
     if (c.dropout > 0.0F)
-      row.words = row_words(p_, static_cast<uint64_t>(index * c.keys + key_ + first), last - first, buffer);
+      row.words = row_words(p_, static_cast<uint64_t>(index * c.keys + key_ + columns.first),
+                            columns.last - columns.first, buffer);
     return row;
   }
 
   // Rows row + r (and the next, when a cell holds two): scores and dweights -> p_pairs, ds_pairs, ds_rows.
-  template <bool kPlain>
-  void gradients(int64_t row, int64_t r, int64_t first, int64_t last) {
+  void gradients(int64_t row, int64_t r, const Columns& columns) {
     constexpr int kPair = Policy::kPair;
     Row rows[kPair];
     for (int i = 0; i < kPair; ++i)
-      rows[i] = prepare<kPlain>(row + r + i, first, last, s_.random + i * (kBackwardKeys + 5 * kGroup));
+      rows[i] = prepare(row + r + i, columns, s_.random + i * (kBackwardKeys + 5 * kGroup));
     const int64_t cell_row = (row + r) / kPair * kBackwardKeys;
-    for (int64_t c = first; c < last; c += kLanes) {
-      Vector p[kPair], ds[kPair];
-      for (int i = 0; i < kPair; ++i) {
-        const Vector product = hn::Load(Floats(), s_.scores + (r + i) * kBackwardKeys + c);
-        const Vector dp = hn::Load(Floats(), s_.dweights + (r + i) * kBackwardKeys + c);
-        if (kPlain) {
-          p[i] = exp2(hn::MulSub(product, set(scores_.scale), set(rows[i].lse)));
-          ds[i] = hn::Mul(p[i], hn::Sub(dp, set(rows[i].delta)));
-        } else {
-          masked_gradients(rows[i], c, words_at(rows[i], c, first), product, dp, &p[i], &ds[i]);
+    const auto sweep = [&](int64_t begin, int64_t end, auto plain) HWY_ATTR {
+      for (int64_t c = begin; c < end; c += kLanes) {
+        Vector p[kPair], ds[kPair];
+        for (int i = 0; i < kPair; ++i) {
+          const Vector product = hn::Load(Floats(), s_.scores + (r + i) * kBackwardKeys + c);
+          const Vector dp = hn::Load(Floats(), s_.dweights + (r + i) * kBackwardKeys + c);
+          if constexpr (plain()) {
+            p[i] = exp2(hn::MulSub(product, set(scores_.factor), set(rows[i].lse)));
+            ds[i] = hn::Mul(p[i], hn::Sub(dp, set(rows[i].delta)));
+          } else {
+            masked_gradients(rows[i], c, words_at(rows[i], c, columns.first), product, dp, &p[i], &ds[i]);
+          }
         }
+        Policy::store_pair(p, s_.p_pairs + cell_row + c);
+        Policy::store_both(ds, s_.ds_pairs + cell_row + c, s_.ds_rows + r * kRowCells, kRowCells, c);
       }
-      Policy::store_pair(p, s_.p_pairs + cell_row + c);
-      Policy::store_both(ds, s_.ds_pairs + cell_row + c, s_.ds_rows + r * kRowCells, kRowCells, c);
-    }
+    };
+    sweep(columns.first, columns.plain_first, std::false_type());
+    sweep(columns.plain_first, columns.plain_last, std::true_type());
+    sweep(columns.plain_last, columns.last, std::false_type());
   }
 
   static const uint32_t* words_at(const Row& row, int64_t column, int64_t first) {
@@ -254,8 +255,8 @@ class Backward {
   HWY_INLINE void masked_gradients(const Row& row, int64_t column, const uint32_t* words, Vector product,
                                    Vector dp, Vector* p, Vector* ds) const {
     const AttentionConfig& c = p_.config;
-    const Vector score = scores_(product);
-    Vector weight = exp2(hn::Sub(score, set(row.lse)));
+    const Vector score = scores_.finished(product);
+    Vector weight = exp2(hn::MulSub(score, set(scores_.factor), set(row.lse)));
     weight = hn::IfThenElseZero(visible(row.mask, column), weight);
     *p = weight;
     if (words != nullptr) {
@@ -318,7 +319,13 @@ void delta(const Problem& p, int64_t task, void* scratch) {
   Carver carver(scratch);
   auto* out = carver.take<float>(p.value_padded);
   auto* grad = carver.take<float>(p.value_padded);
-  for (int64_t i = first; i < smaller(c.queries, first + kDeltaRows); ++i) {
+  const int64_t end = smaller(c.queries, first + kDeltaRows);
+  for (int64_t i = first; i < end; ++i) {
+    if ((i - first) % kGroup == 0) {
+      const int64_t ahead = smaller(kGroup, c.queries - i - kGroup);
+      prefetch_rows(p.out, batch, i + kGroup, head, ahead, c.value_width);
+      prefetch_rows(p.grad_out, batch, i + kGroup, head, ahead, c.value_width);
+    }
     read_row(p.out.at(batch, i, head), p.out.bf16, c.value_width, out, p.value_padded);
     read_row(p.grad_out.at(batch, i, head), p.grad_out.bf16, c.value_width, grad, p.value_padded);
     Vector sum = hn::Zero(d);

@@ -57,25 +57,30 @@ struct RowMask {
 
 HWY_INLINE hn::Mask<Floats> visible(const RowMask& mask, int64_t column) {
   const Ints d;
-  const auto index = hn::Iota(d, static_cast<int32_t>(column));
+  const auto index = hn::Add(hn::Iota(d, 0), hn::Set(d, static_cast<int32_t>(column)));
   auto in = hn::AndNot(hn::Lt(index, hn::Set(d, mask.first)), hn::Lt(index, hn::Set(d, mask.last)));
   if (mask.documents != nullptr)
     in = hn::And(in, hn::Eq(hn::Load(d, mask.documents + column), hn::Set(d, mask.document)));
   return hn::RebindMask(Floats(), in);
 }
 
-// How a product of q and k becomes a score times log2(e).
+// How a product of q and k becomes a score times log2(e): `factor` times what finished() makes of it.
 struct Scores {
   CapType cap;
-  float scale;  // none and hard: scale * log2e; soft: scale / cap
-  float limit;  // cap * log2e
+  bool simple;   // finished() leaves products as they are
+  float scale;   // none and hard: scale * log2e; soft: scale / cap
+  float limit;   // cap * log2e
+  float factor;  // positive
 
   explicit HWY_INLINE Scores(const AttentionConfig& config)
       : cap(config.cap_type),
+        simple(cap == CapType::none && config.scale > 0.0F),
         scale(cap == CapType::soft ? config.scale / config.cap : config.scale * kLog2e),
-        limit(config.cap * kLog2e) {}
+        limit(config.cap * kLog2e),
+        factor(simple ? scale : 1.0F) {}
 
-  HWY_INLINE Vector operator()(Vector product) const {
+  HWY_INLINE Vector finished(Vector product) const {
+    if (simple) return product;
     const Vector s = hn::Mul(product, set(scale));
     if (cap == CapType::none) return s;
     if (cap == CapType::hard) return hn::Max(hn::Min(s, set(limit)), set(-limit));
@@ -83,22 +88,46 @@ struct Scores {
   }
 };
 
-// The largest score in columns [begin, end) of one row. Unless plain, scores also replace the products there.
-template <bool kPlain>
+// Which columns of a block a group of rows looks at, whole groups of columns.
+struct Columns {
+  int64_t first, last;              // some row sees one of each group
+  int64_t plain_first, plain_last;  // of those, the ones that need no mask and no finishing
+
+  bool empty() const { return first >= last; }
+};
+
+// [first, last): what any row sees; [inner_first, inner_last): what every row sees. `plain`: whether seeing
+// is all that matters.
+HWY_INLINE Columns find_columns(int64_t first, int64_t last, int64_t inner_first, int64_t inner_last,
+                                int64_t keys, bool plain) {
+  Columns columns{larger(first, 0) / kGroup * kGroup, round_up(smaller(last, keys), kGroup), 0, 0};
+  columns.plain_first = columns.plain_last = columns.last;
+  if (!plain || columns.empty()) return columns;
+  const int64_t begin = larger(round_up(larger(inner_first, 0), kGroup), columns.first);
+  const int64_t end = smaller(smaller(inner_last, keys) / kGroup * kGroup, columns.last);
+  if (begin < end) columns.plain_first = begin, columns.plain_last = end;
+  return columns;
+}
+
+// The largest score of one row. Outside the plain columns products are finished, and -inf where they are
+// invisible.
 HWY_INLINE float largest_score(const Scores& scores, const RowMask& mask, float* HWY_RESTRICT row,
-                               int64_t begin, int64_t end) {
+                               const Columns& columns) {
   const Floats d;
+  const Vector factor = set(scores.factor);
   Vector maximum = set(-kInfinity);
-  for (int64_t c = begin; c < end; c += kLanes) {
-    const Vector product = hn::Load(d, row + c);
-    if (kPlain) {
-      maximum = hn::Max(maximum, hn::Mul(product, set(scores.scale)));
-      continue;
+  const auto finish = [&](int64_t begin, int64_t end) HWY_ATTR {
+    for (int64_t c = begin; c < end; c += kLanes) {
+      const Vector s =
+          hn::IfThenElse(visible(mask, c), scores.finished(hn::Load(d, row + c)), set(-kInfinity));
+      hn::Store(s, d, row + c);
+      maximum = hn::Max(maximum, hn::Mul(s, factor));
     }
-    const Vector s = hn::IfThenElse(visible(mask, c), scores(product), set(-kInfinity));
-    hn::Store(s, d, row + c);
-    maximum = hn::Max(maximum, s);
-  }
+  };
+  finish(columns.first, columns.plain_first);
+  for (int64_t c = columns.plain_first; c < columns.plain_last; c += kLanes)
+    maximum = hn::Max(maximum, hn::Mul(hn::Load(d, row + c), factor));
+  finish(columns.plain_last, columns.last);
   return hn::GetLane(hn::MaxOfLanes(d, maximum));
 }
 
@@ -142,10 +171,15 @@ class Forward {
  private:
   void begin() {
     const AttentionConfig& c = p_.config;
-    for (int64_t g = 0; g < p_.group; ++g) {
-      for (int64_t i = 0; i < queries_; ++i)
-        Policy::pack_row(p_.q.at(batch_, query_ + i, head_ * p_.group + g), p_.q.bf16, c.key_width,
-                         s_.q + (g * queries_ + i) * p_.key_padded, p_.key_padded);
+    for (int64_t i = 0; i < queries_; i += kGroup) {
+      const int64_t next = smaller(kGroup, queries_ - i - kGroup);
+      for (int64_t g = 0; g < p_.group; ++g) {
+        const int64_t head = head_ * p_.group + g;
+        prefetch_rows(p_.q, batch_, query_ + i + kGroup, head, next, c.key_width);
+        for (int64_t row = i; row < smaller(i + kGroup, queries_); ++row)
+          Policy::pack_row(p_.q.at(batch_, query_ + row, head), p_.q.bf16, c.key_width,
+                           s_.q + (g * queries_ + row) * p_.key_padded, p_.key_padded);
+      }
     }
     range_ = {p_.limit, 0};
     for (int64_t i = 0; i < queries_; ++i) {
@@ -209,37 +243,30 @@ class Forward {
       documents.low = static_cast<int32_t>(smaller(documents.low, s_.q_documents[i]));
       documents.high = static_cast<int32_t>(larger(documents.high, s_.q_documents[i]));
     }
-    first = larger(first, 0) / kGroup * kGroup;
-    last = round_up(smaller(last, keys), kGroup);
-    if (first >= last) return;
-    if (p_.q_documents != nullptr && !documents.overlaps(k_range_)) return;
-    const bool plain = inner_first <= first && inner_last >= last && scores_.cap == CapType::none &&
-                       p_.config.dropout == 0.0F &&
-                       (p_.q_documents == nullptr || documents.all_equal(k_range_));
-
+    const Columns columns =
+        find_columns(first, last, inner_first, inner_last, keys,
+                     scores_.simple && (p_.q_documents == nullptr || documents.all_equal(k_range_)));
+    if (columns.empty() || (p_.q_documents != nullptr && !documents.overlaps(k_range_))) return;
+    first = columns.first;
+    last = columns.last;
     const int64_t depth = div_up(p_.config.key_width, Policy::kPair);
     multiply<Policy>({depth, s_.q + row * p_.key_padded, p_.key_padded, 1, s_.k_columns + first, kForwardKeys,
                       s_.scores + first, kForwardKeys, false, nullptr},
                      rows, last - first);
-    if (plain)
-      softmax<true>(row, rows, key, first, last);
-    else
-      softmax<false>(row, rows, key, first, last);
+    softmax(row, rows, key, columns);
     multiply<Policy>({(last - first) / Policy::kPair, s_.weights + first / Policy::kPair, kWeightsRow, 1,
                       values_.cells + first / Policy::kPair * values_.row, values_.row,
                       s_.sum + row * p_.value_padded, p_.value_padded, true, s_.rescale},
                      rows, round_up(p_.config.value_width, kGroup));
   }
 
-  // Scores of rows [row, row + rows) in columns [first, last) -> weights relative to the new maxima. Three
-  // sweeps over the rows, so that none waits for the reduction of its own maximum.
-  template <bool kPlain>
-  void softmax(int64_t row, int64_t rows, int64_t key, int64_t first, int64_t last) {
+  // Scores of rows [row, row + rows) -> weights relative to the new maxima. Three sweeps over the rows, so
+  // that none waits for the reduction of its own maximum.
+  void softmax(int64_t row, int64_t rows, int64_t key, const Columns& columns) {
     const Floats d;
-    for (int64_t r = 0; r < rows; ++r) {
-      const RowMask mask = kPlain ? RowMask{} : row_mask((row + r) % queries_, key);
-      s_.shift[r] = largest_score<kPlain>(scores_, mask, s_.scores + r * kForwardKeys, first, last);
-    }
+    for (int64_t r = 0; r < rows; ++r)
+      s_.shift[r] =
+          largest_score(scores_, row_mask((row + r) % queries_, key), s_.scores + r * kForwardKeys, columns);
     for (int64_t r = 0; r < kGroup; r += kLanes) {
       const Vector before = hn::Load(d, s_.maximum + row + r);
       const Vector maximum = hn::Max(before, hn::Load(d, s_.shift + r));
@@ -248,22 +275,20 @@ class Forward {
       hn::Store(shift, d, s_.shift + r);
       hn::Store(exp2(hn::Sub(before, shift)), d, s_.rescale + r);
     }
-    for (int64_t r = 0; r < rows; ++r) exponentials<kPlain>(row, r, key, first, last);
+    for (int64_t r = 0; r < rows; ++r) exponentials(row, r, key, columns.first, columns.last);
   }
 
-  template <bool kPlain>
   HWY_INLINE void exponentials(int64_t row, int64_t r, int64_t key, int64_t first, int64_t last) {
     const Floats d;
-    const bool dropout = !kPlain && p_.config.dropout > 0.0F;
+    const bool dropout = p_.config.dropout > 0.0F;
     const uint32_t* words = nullptr;
     if (dropout) words = row_words(p_, weight_index(row + r, key + first), last - first, s_.random);
     const float* scores = s_.scores + r * kForwardKeys;
     Cell* weights = s_.weights + r * kWeightsRow;
-    const Vector shift = set(s_.shift[r]), scale = set(scores_.scale);
+    const Vector shift = set(s_.shift[r]), factor = set(scores_.factor);
     Vector total = hn::Zero(d);
     for (int64_t c = first; c < last; c += kLanes) {
-      const Vector score = hn::Load(d, scores + c);
-      Vector e = exp2(kPlain ? hn::MulSub(score, scale, shift) : hn::Sub(score, shift));
+      Vector e = exp2(hn::MulSub(hn::Load(d, scores + c), factor, shift));
       total = hn::Add(total, e);
       if (dropout) e = hn::IfThenElseZero(kept(p_, words + (c - first)), e);
       Policy::store_row(e, weights, c);

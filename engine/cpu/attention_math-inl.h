@@ -76,8 +76,8 @@ HWY_INLINE void random_words(const Problem& p, uint64_t block, int64_t count, ui
   const Words d;
   const hn::Repartition<uint64_t, Words> wide;
   for (int64_t i = 0; i < count; i += kLanes, block += static_cast<uint64_t>(kLanes), dst += 4 * kLanes) {
-    auto c0 = hn::Iota(d, static_cast<uint32_t>(block));
     const auto base = hn::Set(d, static_cast<uint32_t>(block));
+    auto c0 = hn::Add(base, hn::Iota(d, 0U));
     const auto wrapped = hn::VecFromMask(d, hn::Lt(c0, base));  // -1 where the low word wrapped around
     auto c1 = hn::Sub(hn::Set(d, static_cast<uint32_t>(block >> 32)), wrapped);
     auto c2 = hn::Set(d, static_cast<uint32_t>(stream)), c3 = hn::Set(d, static_cast<uint32_t>(stream >> 32));
