@@ -1,8 +1,10 @@
 // Blocking after Goto: a task is one block of c. Its rows of a stay in the second-level cache, where they
 // stand or packed once for each block of k, and it takes b panel by panel, all rows passing over each. With
 // few rows every panel of b is packed just before its use (decoding is then one pass over the weights). With
-// many, all threads first pack b together, in chunks that the third-level cache holds, and no panel is packed
-// twice. Goto, van de Geijn, "Anatomy of high-performance matrix multiplication", ACM TOMS 34(3), 2008.
+// many, b is packed in chunks that the third-level cache holds, before any of it is used: by all threads
+// together, or, if they are few, by each for itself, for to fetch what another core has just written takes
+// longer than to pack it. Goto, van de Geijn, "Anatomy of high-performance matrix multiplication", ACM TOMS
+// 34(3), 2008.
 #include "cpu/gemm.h"
 
 #include <algorithm>
@@ -23,6 +25,9 @@ constexpr int64_t kMaxRows = 252;          // of a block; 252 rows of 1024 units
 constexpr int64_t kColumnsPrivate = 1024;  // most columns of a block
 constexpr int64_t kChunkColumns = 2048;    // most columns of a chunk of b
 constexpr int64_t kChunkUnits = 1 << 21;   // of a chunk of b: 8 MiB
+constexpr int kMostCopies = 4;             // of a chunk of b
+constexpr int64_t kCopyRows = 128;         // of a thread, for which a copy of its own pays
+constexpr int64_t kLineUnits = 16;         // of a cache line
 constexpr int64_t kSmallWork =
     1 << 17;  // multiplications below which a second thread costs more than it gives
 
@@ -47,7 +52,8 @@ const GemmKernel& kernel_for(DType a, DType b) {
 struct Cut {
   const GemmKernel* kernel;
   int64_t k_blocks;       // k is cut into nearly equal blocks of whole steps
-  bool shared;            // b is packed by all threads together, chunk by chunk
+  bool shared;            // b is packed chunk by chunk
+  bool copies;            // by every thread for itself, not by all together
   bool partial;           // c is bf16 and k has several blocks: sums wait in f32
   int64_t chunk_columns;  // of b; all of them unless shared
   int64_t chunk_blocks;   // of k
@@ -70,21 +76,23 @@ struct Cut {
   int64_t row_units(int64_t m) const { return row_panels(m).count * kernel->row_pitch; }
 };
 
-// Scratch memory, in units of 4 bytes and whole cache lines: b packed by all threads, then for each thread a,
-// b, sums.
+// Scratch memory, in units of 4 bytes and whole cache lines: chunks of b, each after a line that says whether
+// it is packed, then for each thread a, b, sums.
 struct Layout {
-  int64_t shared_b, a, b, sums;
+  int64_t chunk_b, chunks, a, b, sums;
 
   Layout(const GemmArgs& args, const Cut& cut) {
     const int64_t depth = ceil_div(cut.steps(args.k), cut.k_blocks), lanes = cut.kernel->lanes;
-    const auto lines = [](int64_t units) { return round_up(units, 16); };
+    const auto lines = [](int64_t units) { return round_up(units, kLineUnits); };
     const int64_t chunk_steps = std::min(cut.steps(args.k), depth * cut.chunk_blocks);
-    shared_b = cut.shared ? lines(chunk_steps * round_up(cut.chunk_columns, lanes)) : 0;
+    chunks = cut.copies ? cut.threads : cut.shared ? 1 : 0;
+    chunk_b = kLineUnits + lines(chunk_steps * round_up(cut.chunk_columns, lanes));
     a = cut.direct_a ? 0 : lines(cut.row_units(cut.rows) * (cut.whole_a ? cut.steps(args.k) : depth));
     b = cut.shared ? 0 : lines(cut.panels_at_once * depth * lanes * cut.kernel->max_vectors);
     sums = cut.partial ? lines(cut.rows * cut.columns) : 0;
   }
   int64_t thread_units() const { return a + b + sums; }
+  int64_t units(int threads) const { return chunks * chunk_b + threads * thread_units(); }
 };
 
 // Halves blocks until there are four tasks for every thread, so that one that is held up is made up for by
@@ -120,6 +128,7 @@ Cut cut_of(const GemmArgs& args, int threads) {
   const bool few_items = args.batch < 4 * cut.threads;
   cut.shared = few_items && (args.m > kMaxRows || (cut.threads > 1 && args.m >= 128 &&
                                                    args.n < 4 * cut.threads * kColumnsPrivate / 2));
+  cut.copies = cut.shared && cut.threads <= kMostCopies && args.m >= cut.threads * kCopyRows;
   cut.chunk_columns = args.n;
   cut.chunk_blocks = cut.k_blocks;
   if (cut.shared) {
@@ -185,8 +194,10 @@ struct Block {
   int64_t row, rows, first_panel, last_panel;
   const int32_t* shared_b;  // null: panels of b are packed here
   int32_t* scratch;
+  Panels tiles = chunk.cut.row_panels(rows);
+  std::array<int64_t, kMaxRows + 1> tile_begins = {};  // of each tile's rows, and the end of the last
 
-  void run() const;
+  void run();
   void multiply(int64_t k_block, int64_t first, int64_t last, const int32_t* a, int32_t* own_b,
                 float* sums) const;
   void round_sums(const float* sums) const;
@@ -205,7 +216,7 @@ void Block::multiply(int64_t k_block, int64_t first, int64_t last, const int32_t
                      float* sums) const {
   const GemmArgs& args = chunk.args;
   const GemmKernel& kernel = *chunk.cut.kernel;
-  const Panels &panels = chunk.panels, tiles = chunk.cut.row_panels(rows);
+  const Panels& panels = chunk.panels;
   const int64_t k = chunk.k_begin(k_block), depth = chunk.depth(k_block);
   TileArgs tile;
   tile.steps = chunk.cut.steps(depth);
@@ -224,13 +235,13 @@ void Block::multiply(int64_t k_block, int64_t first, int64_t last, const int32_t
     const int64_t column = panels.begin(panel);
     tile.b = b + (panels.offset(panel) - panels.offset(first)) * tile.steps;
     tile.columns = panels.used(panel);
+    const auto vectors = static_cast<int>(panels.pitch(panel) / kernel.lanes);
     for (int64_t i = 0; i < tiles.count; ++i) {
-      const int64_t begin = tiles.begin(i);
+      const int64_t begin = tile_begins[static_cast<size_t>(i)];
       tile.a = chunk.cut.direct_a ? chunk.a_element(row + begin, k) : a + tiles.offset(i) * tile.steps;
       tile.c = sums != nullptr ? static_cast<void*>(sums + begin * columns() + column - first_column())
                                : static_cast<char*>(args.c) + c_index(begin, column) * size_of(args.c_dtype);
-      kernel.tile(static_cast<int>(tiles.used(i)), static_cast<int>(panels.pitch(panel) / kernel.lanes),
-                  tile);
+      kernel.tile(static_cast<int>(tile_begins[static_cast<size_t>(i) + 1] - begin), vectors, tile);
     }
   }
 }
@@ -242,7 +253,7 @@ void Block::round_sums(const float* sums) const {
   }
 }
 
-void Block::run() const {
+void Block::run() {
   const Cut& cut = chunk.cut;
   const Layout layout(chunk.args, cut);
   int32_t* a = scratch;
@@ -250,13 +261,13 @@ void Block::run() const {
   float* sums = cut.partial ? reinterpret_cast<float*>(own_b + layout.b) : nullptr;
   const auto pack_a = [&](int64_t block, int32_t* to) {
     if (cut.direct_a) return;
-    const Panels tiles = cut.row_panels(rows);
     cut.kernel->pack(chunk.a_source(row, chunk.k_begin(block), chunk.depth(block)), tiles, 0, tiles.count,
                      to);
   };
   const auto a_offset = [&](int64_t block) {
     return cut.whole_a ? cut.row_units(rows) * cut.steps(chunk.k_begin(block)) : 0;
   };
+  for (int64_t i = 0; i <= tiles.count; ++i) tile_begins[static_cast<size_t>(i)] = tiles.begin(i);
   const auto multiply_all = [&](int64_t first_block, int64_t last_block) {
     for (int64_t panel = first_panel; panel < last_panel; panel += cut.panels_at_once)
       for (int64_t block = first_block; block < last_block; ++block)
@@ -271,10 +282,34 @@ void Block::run() const {
   if (sums != nullptr) round_sums(sums);
 }
 
-// All blocks of c in `chunks`, equal in all but the batch item. Threads' own scratch begins at `scratch`.
-void run_blocks(const Chunk& first, int64_t items, const int32_t* shared_b, int32_t* scratch) {
+// Packs group `task` of a chunk's panels for one block of k.
+constexpr int64_t kPanelsPerTask = 4;
+int64_t pack_tasks(const Chunk& chunk) {
+  return ceil_div(chunk.panels.count, kPanelsPerTask) * (chunk.last_block - chunk.first_block);
+}
+void pack_part(const Chunk& chunk, int64_t task, int32_t* packed) {
+  const int64_t groups = ceil_div(chunk.panels.count, kPanelsPerTask);
+  const int64_t block = chunk.first_block + task / groups, first = task % groups * kPanelsPerTask;
+  chunk.cut.kernel->pack(
+      chunk.b_source(chunk.k_begin(block), chunk.depth(block)), chunk.panels, first,
+      std::min(first + kPanelsPerTask, chunk.panels.count),
+      packed + chunk.shared_offset(block) + chunk.panels.offset(first) * chunk.cut.steps(chunk.depth(block)));
+}
+
+// A thread's copy of a chunk of b, packed when it first asks. `memory`: a line that says whether, then b.
+const int32_t* own_copy(const Chunk& chunk, int32_t* memory) {
+  int32_t *const b = memory + kLineUnits, &is_packed = *memory;
+  if (is_packed == 0)
+    for (int64_t task = 0; task < pack_tasks(chunk); ++task) pack_part(chunk, task, b);
+  is_packed = 1;
+  return b;
+}
+
+// All blocks of c in `items` chunks, equal in all but the batch item. `workspace`: see Layout.
+void run_blocks(const Chunk& first, int64_t items, int32_t* workspace) {
   const Cut& cut = first.cut;
-  const int64_t thread_units = Layout(first.args, cut).thread_units();
+  const Layout layout(first.args, cut);
+  int32_t* const scratch = workspace + layout.chunks * layout.chunk_b;
   const int64_t blocks = cut.row_blocks * cut.column_blocks, tasks = items * blocks;
   parallel_for(cut.threads, tasks, [&](int64_t task, int thread) {
     Chunk chunk = first;
@@ -286,22 +321,23 @@ void run_blocks(const Chunk& first, int64_t items, const int32_t* shared_b, int3
           part_begin(first.args.m, cut.row_blocks, i + 1) - row,
           part_begin(chunk.panels.count, cut.column_blocks, j),
           part_begin(chunk.panels.count, cut.column_blocks, j + 1),
-          shared_b,
-          scratch + thread * thread_units}
+          cut.copies   ? own_copy(chunk, workspace + thread * layout.chunk_b)
+          : cut.shared ? workspace + kLineUnits
+                       : nullptr,
+          scratch + thread * layout.thread_units()}
         .run();
   });
 }
 
-void pack_shared(const Chunk& chunk, int32_t* shared_b) {
-  constexpr int64_t kPanelsPerTask = 4;
-  const int64_t groups = ceil_div(chunk.panels.count, kPanelsPerTask);
-  parallel_for(chunk.cut.threads, groups * (chunk.last_block - chunk.first_block), [&](int64_t task) {
-    const int64_t block = chunk.first_block + task / groups, first = task % groups * kPanelsPerTask;
-    chunk.cut.kernel->pack(chunk.b_source(chunk.k_begin(block), chunk.depth(block)), chunk.panels, first,
-                           std::min(first + kPanelsPerTask, chunk.panels.count),
-                           shared_b + chunk.shared_offset(block) +
-                               chunk.panels.offset(first) * chunk.cut.steps(chunk.depth(block)));
-  });
+void run_chunk(const Chunk& chunk, int32_t* workspace) {
+  const Cut& cut = chunk.cut;
+  const Layout layout(chunk.args, cut);
+  if (cut.copies)
+    for (int64_t copy = 0; copy < layout.chunks; ++copy) workspace[copy * layout.chunk_b] = 0;
+  else
+    parallel_for(cut.threads, pack_tasks(chunk),
+                 [&](int64_t task) { pack_part(chunk, task, workspace + kLineUnits); });
+  run_blocks(chunk, 1, workspace);
 }
 
 }  // namespace
@@ -310,29 +346,22 @@ size_t gemm_workspace(const GemmArgs& args, int threads) {
   check(args);
   if (args.batch == 0 || args.m == 0 || args.n == 0) return 0;
   const Cut cut = cut_of(args, threads);
-  const Layout layout(args, cut);
-  return static_cast<size_t>(layout.shared_b + cut.threads * layout.thread_units()) * 4 + 64;
+  return static_cast<size_t>(Layout(args, cut).units(cut.threads)) * 4 + 64;
 }
 
 void gemm(const GemmArgs& args, void* workspace, int threads) {
   check(args);
   if (args.batch == 0 || args.m == 0 || args.n == 0) return;
   const Cut cut = cut_of(args, threads);
-  auto* shared_b = reinterpret_cast<int32_t*>(round_up(reinterpret_cast<intptr_t>(workspace), 64));
-  int32_t* scratch = shared_b + Layout(args, cut).shared_b;
-  if (!cut.shared) {
-    run_blocks({args, cut, 0, 0, cut.column_panels(args.n), 0, cut.k_blocks}, args.batch, nullptr, scratch);
-    return;
-  }
+  auto* const aligned = reinterpret_cast<int32_t*>(round_up(reinterpret_cast<intptr_t>(workspace), 64));
+  if (!cut.shared)
+    return run_blocks({args, cut, 0, 0, cut.column_panels(args.n), 0, cut.k_blocks}, args.batch, aligned);
   for (int64_t item = 0; item < args.batch; ++item)
     for (int64_t column = 0; column < args.n; column += cut.chunk_columns) {
       const Panels panels = cut.column_panels(std::min(cut.chunk_columns, args.n - column));
-      for (int64_t block = 0; block < cut.k_blocks; block += cut.chunk_blocks) {
-        const Chunk chunk{
-            args, cut, item, column, panels, block, std::min(block + cut.chunk_blocks, cut.k_blocks)};
-        pack_shared(chunk, shared_b);
-        run_blocks(chunk, 1, shared_b, scratch);
-      }
+      for (int64_t block = 0; block < cut.k_blocks; block += cut.chunk_blocks)
+        run_chunk({args, cut, item, column, panels, block, std::min(block + cut.chunk_blocks, cut.k_blocks)},
+                  aligned);
     }
 }
 
