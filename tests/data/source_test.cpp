@@ -6,6 +6,7 @@
 
 #include <fstream>
 
+#include "tests/data/packing.h"
 #include "tests/support/folder.h"
 
 using namespace nf;
@@ -129,6 +130,61 @@ TEST_CASE("source: folders are searched in sorted order, and only for what is te
   CHECK(texts({root + "/odd[1].txt"}) == Texts{"odd"});  // a name before a pattern
 }
 
+TEST_CASE("source: packed files are read as what is inside") {
+  const Folder folder;
+  folder.write("a.txt.gz", gzip("text"));
+  folder.write("b.jsonl.zst", zstd("{\"text\":\"one\"}\n{\"text\":\"two\"}\n"));
+  folder.write("c.bin.gz", gzip("no text"));
+  folder.write("fortune.gz", gzip("f\n%\ng\n"));
+  CHECK(texts({folder.path.string()}) == Texts{"text", "one", "two", "f", "g"});
+  CHECK(texts({folder.path.string() + "/c.bin.gz"}) == Texts{"no text"});
+}
+
+TEST_CASE("source: a long text comes in pieces, cut where tokens end") {
+  const Folder folder;
+  constexpr size_t kPiece = size_t{1} << 21;
+  const auto check = [&](const std::string& text, std::string_view before, std::string_view after) {
+    const std::string record = folder.write("a.jsonl", "{\"text\": \"" + text + "\"}\n");
+    const std::string file = folder.write("a.txt", text);
+    const bool lines = text.find('\n') != std::string::npos;  // which JSON would have to escape
+    for (const std::string& path : lines ? Texts{file} : Texts{file, record}) {
+      std::string joined;
+      int64_t ends = 0;
+      open_documents({path})->visit([&](const Document& document) {
+        CHECK(document.text.size() <= kPiece);
+        if (document.more) CHECK(document.text.size() >= kPiece / 2 - 3);
+        if (document.more) CHECK(document.text.ends_with(before));
+        if (!joined.empty()) CHECK(document.text.starts_with(after));
+        joined += document.text;
+        ends += document.more ? 0 : 1;
+      });
+      CHECK(joined == text);
+      CHECK(ends == 1);
+    }
+  };
+  const auto repeat = [](std::string_view piece, size_t size) {
+    std::string text;
+    while (text.size() < size) text += piece;
+    return text;
+  };
+  check(repeat("word\n\nword\n word\nline\n\n", 3 * kPiece), "word\n", "line");
+  check(repeat(" \n", 2 * kPiece), "\n", " ");
+  check(repeat("\xE2\x82\xAC", 2 * kPiece + 1), "\x82\xAC", "\xE2");  // never inside a character
+  check(std::string(kPiece, 'x'), "", "");
+  check(std::string(kPiece + 1, 'x'), "x", "x");
+}
+
+TEST_CASE("source: the only string of a record is its text where nobody named another") {
+  const Folder folder;
+  const auto file =
+      folder.write("a.jsonl", "{\"id\":1,\"body\":\"x\"}\n{\"id\":2,\"body\":\"y\",\"t\":\"z\"}\n");
+  CHECK(texts({file}) == Texts{"x", "y"});
+  CHECK_THROWS_WITH_AS(texts({file}, {.text_field = "content"}),
+                       doctest::Contains("there is no field \"content\"; name one of: body"), Error);
+  CHECK_THROWS_WITH_AS(texts({folder.write("b.jsonl", "{\"a\":\"x\",\"b\":\"y\",\"c\":3}\n")}),
+                       doctest::Contains("there is no field \"text\"; name one of: a, b"), Error);
+}
+
 TEST_CASE("source: a forced format") {
   const Folder folder;
   const auto file = folder.write("a.txt",
@@ -138,8 +194,8 @@ TEST_CASE("source: a forced format") {
   CHECK(texts({folder.write("b.txt", "a\n%\nb")}, {.format = DocumentFormat::fortune}) == Texts{"a", "b"});
   CHECK(parse_document_format("auto") == DocumentFormat::automatic);
   CHECK(parse_document_format("lines") == DocumentFormat::lines);
-  CHECK_THROWS_WITH_AS(parse_document_format("parquet"),
-                       doctest::Contains("auto, text, lines, jsonl, fortune"), Error);
+  CHECK_THROWS_WITH_AS(parse_document_format("csv"),
+                       doctest::Contains("auto, text, lines, jsonl, parquet, fortune"), Error);
 }
 
 TEST_CASE("source: invalid UTF-8 is named with its file and byte") {
@@ -171,8 +227,8 @@ TEST_CASE("source: paths that give nothing") {
   CHECK_THROWS_AS(open_documents({}), Error);
   CHECK_THROWS_WITH_AS(open_documents({root + "/no.txt"}), doctest::Contains("no.txt does not exist"), Error);
   CHECK_THROWS_WITH_AS(open_documents({root + "/*.txt"}), doctest::Contains("no file matches"), Error);
-  CHECK_THROWS_WITH_AS(open_documents({root}), doctest::Contains("no .txt, .jsonl or fortune file in"),
-                       Error);
+  CHECK_THROWS_WITH_AS(open_documents({root}),
+                       doctest::Contains("no .txt, .jsonl, .parquet or fortune file in"), Error);
   CHECK_THROWS_WITH_AS(open_documents({"/dev/null"}), doctest::Contains("neither a file nor a folder"),
                        Error);
   if (::geteuid() != 0) {  // root may read everything

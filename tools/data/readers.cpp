@@ -3,10 +3,10 @@
 #include <nf/error.h>
 #include <simdjson.h>
 
-#include <cerrno>
+#include <algorithm>
 #include <cstring>
-#include <fstream>
 
+#include "tools/data/byte_stream.h"
 #include "tools/tokenizer/utf8.h"
 
 namespace nf {
@@ -15,13 +15,9 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
-
-std::ifstream open(const fs::path& file) {
-  errno = 0;
-  std::ifstream in(file, std::ios::binary);
-  require(in.is_open(), "data: cannot open {}: {}", file.string(), std::strerror(errno));
-  return in;
-}
+constexpr size_t kBlock = size_t{1} << 16;            // bytes read at once
+constexpr size_t kLongestPiece = size_t{1} << 21;     // of a text
+constexpr size_t kShortestPiece = kLongestPiece / 2;  // where there is a choice
 
 // `offset`: where `bytes` begin in the file.
 void check_utf8(std::string_view bytes, size_t offset, const fs::path& file) {
@@ -31,21 +27,46 @@ void check_utf8(std::string_view bytes, size_t offset, const fs::path& file) {
          offset + *bad, static_cast<uint8_t>(bytes[*bad]));
 }
 
+// Appends up to `count` bytes of the stream; fewer at its end.
+size_t append(std::string& bytes, ByteStream& stream, size_t count) {
+  const size_t before = bytes.size();
+  bytes.resize(before + count);
+  const size_t taken = stream.read(std::span(bytes).subspan(before));
+  bytes.resize(before + taken);
+  return taken;
+}
+
+bool is_visible_ascii(char byte) { return byte > 0x20 && byte < 0x7F; }
+
+// Where to cut a text that is longer than a piece may be; see Document.
+size_t piece_length(std::string_view text) {
+  for (size_t at = kLongestPiece; at > kShortestPiece; --at)
+    if (text[at - 1] == '\n' && is_visible_ascii(text[at - 2]) && is_visible_ascii(text[at])) return at;
+  const size_t line_end = text.rfind('\n', kLongestPiece - 1);
+  if (line_end != std::string_view::npos && line_end >= kShortestPiece) return line_end + 1;
+  size_t at = kLongestPiece;
+  while (at > kLongestPiece - 3 && (static_cast<uint8_t>(text[at]) & 0xC0) == 0x80) --at;
+  return at;
+}
+
 // Reads a file line by line, keeping count of the place.
 class LineReader {
  public:
-  explicit LineReader(const fs::path& file) : file_(file), in_(open(file)) {}
+  explicit LineReader(const fs::path& file) : stream_(open_stream(file)) {}
 
   // The next line with its line end, if it has one; false at the end.
   bool next() {
     offset_ += line_.size() + skipped_;
     skipped_ = 0;
-    errno = 0;
-    if (!std::getline(in_, line_)) {
-      require(!in_.bad(), "data: cannot read {}: {}", file_.string(), std::strerror(errno));
-      return false;
+    line_.clear();
+    while (!line_.ends_with('\n')) {
+      if (block_.empty()) block_ = std::string_view(buffer_, stream_->read(buffer_));
+      if (block_.empty()) break;
+      const size_t end = std::min(block_.find('\n'), block_.size() - 1) + 1;
+      line_ += block_.substr(0, end);
+      block_.remove_prefix(end);
     }
-    if (!in_.eof()) line_ += '\n';
+    if (line_.empty()) return false;
     if (number_++ == 0 && line_.starts_with(kByteOrderMark)) {
       line_.erase(0, kByteOrderMark.size());
       skipped_ = kByteOrderMark.size();
@@ -55,11 +76,12 @@ class LineReader {
 
   std::string& line() { return line_; }
   int64_t number() const { return number_; }            // of the line, from 1
-  size_t offset() const { return offset_ + skipped_; }  // of its first byte in the file
+  size_t offset() const { return offset_ + skipped_; }  // of its first byte in the (unpacked) file
 
  private:
-  const fs::path& file_;
-  std::ifstream in_;
+  std::unique_ptr<ByteStream> stream_;
+  char buffer_[kBlock];
+  std::string_view block_;  // the rest of the buffer
   std::string line_;
   int64_t number_ = 0;
   size_t offset_ = 0, skipped_ = 0;
@@ -71,22 +93,60 @@ std::string_view without_line_end(std::string_view text) {
   return text;
 }
 
+// The strings of a JSON object, and all its fields.
+std::string choose_field(const simdjson::dom::object& object, const SourceOptions& options,
+                         std::string_view where) {
+  std::vector<std::string> strings, all;
+  for (const auto& [key, value] : object) {
+    all.emplace_back(key);
+    if (value.is_string()) strings.emplace_back(key);
+  }
+  return choose_text_field(options, strings, all, where);
+}
+
 }  // namespace
 
-void read_text(const fs::path& file, const SourceOptions&, const DocumentVisitor& visitor) {
-  std::ifstream in = open(file);
-  std::error_code ignored;
-  const uintmax_t size = fs::file_size(file, ignored);
-  std::string bytes;
-  if (!ignored) bytes.reserve(size + 1);
-  char block[1 << 16];
-  errno = 0;
-  while (in.read(block, sizeof block), in.gcount() > 0) bytes.append(block, static_cast<size_t>(in.gcount()));
-  require(!in.bad(), "data: cannot read {}: {}", file.string(), std::strerror(errno));
+void visit_text(std::string_view text, const fs::path& file, int64_t line, const DocumentVisitor& visitor) {
+  while (text.size() > kLongestPiece) {
+    const size_t length = piece_length(text);
+    visitor({text.substr(0, length), file, line, true});
+    text.remove_prefix(length);
+  }
+  if (!text.empty()) visitor({text, file, line});
+}
 
-  check_utf8(bytes, 0, file);
-  std::string_view text = bytes;
-  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
+std::string choose_text_field(const SourceOptions& options, const std::vector<std::string>& strings,
+                              const std::vector<std::string>& all, std::string_view where) {
+  const auto has = [&](const std::vector<std::string>& names) {
+    return std::find(names.begin(), names.end(), options.text_field) != names.end();
+  };
+  if (has(strings)) return options.text_field;
+  if (has(all)) fail("data: {}: field \"{}\" is not a string", where, options.text_field);
+  if (options.text_field == SourceOptions().text_field && strings.size() == 1) return strings.front();
+  fail("data: {}: there is no field \"{}\"; name one of: {}", where, options.text_field,
+       fmt::join(strings.empty() ? all : strings, ", "));
+}
+
+void read_text(const fs::path& file, const SourceOptions&, const DocumentVisitor& visitor) {
+  const auto stream = open_stream(file);
+  std::string text;
+  append(text, *stream, kBlock);
+  size_t offset = 0;  // of `text` in the file
+  if (text.starts_with(kByteOrderMark)) {
+    text.erase(0, kByteOrderMark.size());
+    offset = kByteOrderMark.size();
+  }
+  do {
+    while (text.size() > kLongestPiece) {
+      const size_t length = piece_length(text);
+      const std::string_view piece = std::string_view(text).substr(0, length);
+      check_utf8(piece, offset, file);
+      visitor({piece, file, 0, true});
+      text.erase(0, length);
+      offset += length;
+    }
+  } while (append(text, *stream, kShortestPiece) > 0);
+  check_utf8(text, offset, file);
   if (!text.empty()) visitor({text, file, 0});
 }
 
@@ -94,32 +154,31 @@ void read_lines(const fs::path& file, const SourceOptions&, const DocumentVisito
   for (LineReader reader(file); reader.next();) {
     const std::string_view text = without_line_end(reader.line());
     check_utf8(text, reader.offset(), file);
-    if (!text.empty()) visitor({text, file, reader.number()});
+    visit_text(text, file, reader.number(), visitor);
   }
 }
 
 void read_jsonl(const fs::path& file, const SourceOptions& options, const DocumentVisitor& visitor) {
-  const std::string missing = fmt::format("there is no field \"{}\"", options.text_field);
-  const std::string mistyped = fmt::format("field \"{}\" is not a string", options.text_field);
+  std::string name;  // of the field; chosen at the first record
   simdjson::dom::parser parser;
   for (LineReader reader(file); reader.next();) {
     std::string& line = reader.line();
     if (line.find_first_not_of(" \t\r\n") == std::string::npos) continue;
     check_utf8(line, reader.offset(), file);
 
-    const auto check = [&](bool good, std::string_view what) {
-      if (!good) fail("data: {}:{}: {}", file.string(), reader.number(), what);
-    };
+    const auto where = [&] { return fmt::format("{}:{}", file.string(), reader.number()); };
     line.reserve(line.size() + simdjson::SIMDJSON_PADDING);  // the parser reads that far past the end
     simdjson::dom::element document, field;
     simdjson::dom::object object;
     std::string_view text;
     const auto error = parser.parse(line.data(), line.size(), false).get(document);
-    if (error) check(false, fmt::format("not JSON: {}", simdjson::error_message(error)));
-    check(document.get(object) == simdjson::SUCCESS, "expected a JSON object");
-    check(object.at_key(options.text_field).get(field) == simdjson::SUCCESS, missing);
-    check(field.get(text) == simdjson::SUCCESS, mistyped);
-    if (!text.empty()) visitor({text, file, reader.number()});
+    if (error) fail("data: {}: not JSON: {}", where(), simdjson::error_message(error));
+    if (document.get(object) != simdjson::SUCCESS) fail("data: {}: expected a JSON object", where());
+    if (name.empty()) name = choose_field(object, options, where());
+    if (object.at_key(name).get(field) != simdjson::SUCCESS)
+      fail("data: {}: there is no field \"{}\"", where(), name);
+    if (field.get(text) != simdjson::SUCCESS) fail("data: {}: field \"{}\" is not a string", where(), name);
+    visit_text(text, file, reader.number(), visitor);
   }
 }
 
@@ -129,8 +188,7 @@ void read_fortune(const fs::path& file, const SourceOptions&, const DocumentVisi
   size_t first_byte = 0;
   const auto finish_entry = [&] {
     check_utf8(entry, first_byte, file);
-    const std::string_view text = without_line_end(entry);
-    if (!text.empty()) visitor({text, file, first_line});
+    visit_text(without_line_end(entry), file, first_line, visitor);
     entry.clear();
   };
   for (LineReader reader(file); reader.next();) {
@@ -148,12 +206,9 @@ void read_fortune(const fs::path& file, const SourceOptions&, const DocumentVisi
 }
 
 bool has_fortune_separator(const fs::path& file) {
-  std::ifstream in = open(file);
-  std::string head(size_t{1} << 20, '\0');
-  in.read(head.data(), static_cast<std::streamsize>(head.size()));
-  const bool cut = in.gcount() == static_cast<std::streamsize>(head.size());
-  head.resize(static_cast<size_t>(in.gcount()));
-
+  constexpr size_t kHead = size_t{1} << 20;
+  std::string head;
+  const bool cut = append(head, *open_stream(file), kHead) == kHead;
   for (std::string_view rest = head; !rest.empty();) {
     const size_t end = rest.find('\n');
     if (end == std::string_view::npos && cut) return false;  // half a line tells nothing

@@ -4,6 +4,7 @@
 
 #include <optional>
 
+#include "tools/data/byte_stream.h"
 #include "tools/data/files.h"
 #include "tools/data/readers.h"
 
@@ -19,16 +20,16 @@ struct FormatEntry {
 };
 
 constexpr FormatEntry kFormats[] = {
-    {DocumentFormat::text, "text", read_text},
-    {DocumentFormat::lines, "lines", read_lines},
-    {DocumentFormat::jsonl, "jsonl", read_jsonl},
+    {DocumentFormat::text, "text", read_text},          {DocumentFormat::lines, "lines", read_lines},
+    {DocumentFormat::jsonl, "jsonl", read_jsonl},       {DocumentFormat::parquet, "parquet", read_parquet},
     {DocumentFormat::fortune, "fortune", read_fortune},
 };
 
 // nullopt: not a file of documents, as far as one can tell.
 std::optional<DocumentFormat> detect_format(const FoundFile& file) {
-  const std::string extension = file.path.extension().string();
+  const std::string extension = unpacked_name(file.path).extension().string();
   if (extension == ".jsonl" || extension == ".ndjson") return DocumentFormat::jsonl;
+  if (extension == ".parquet") return DocumentFormat::parquet;
   std::error_code ignored;
   if (fs::is_regular_file(file.path.string() + ".dat", ignored)) return DocumentFormat::fortune;
   if (extension == ".txt") return DocumentFormat::text;
@@ -77,7 +78,7 @@ DocumentFormat parse_document_format(std::string_view name) {
   if (name == "auto") return DocumentFormat::automatic;
   for (const FormatEntry& entry : kFormats)
     if (entry.name == name) return entry.format;
-  fail("data: unknown document format '{}'; known are auto, text, lines, jsonl, fortune", name);
+  fail("data: unknown document format '{}'; known are auto, text, lines, jsonl, parquet, fortune", name);
 }
 
 std::unique_ptr<DocumentSource> open_documents(const std::vector<std::string>& paths,
@@ -88,7 +89,7 @@ std::unique_ptr<DocumentSource> open_documents(const std::vector<std::string>& p
     const auto format = options.format == DocumentFormat::automatic ? detect_format(file) : options.format;
     if (format) files.push_back({file.path, &entry_of(*format)});
   }
-  require(!files.empty(), "data: no .txt, .jsonl or fortune file in {}", fmt::join(paths, ", "));
+  require(!files.empty(), "data: no .txt, .jsonl, .parquet or fortune file in {}", fmt::join(paths, ", "));
   return std::make_unique<FileSource>(std::move(files), options);
 }
 
