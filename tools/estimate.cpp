@@ -132,6 +132,7 @@ void add_memory(std::string& out, const Estimate& e) {
   line("activations", m.activations);
   line("workspace", m.workspace);
   line("constants", m.constants);
+  line("copy of a checkpoint", m.checkpoint);
   line("peak", m.total());
   out += fmt::format("  (activations and workspace of the step '{}', for the longest batch)\n", m.arena_step);
   if (e.shortage) append_wrapped(out, *e.shortage, 2);
@@ -185,6 +186,7 @@ std::string to_json(const Estimate& e) {
                     {"activations", m.activations},
                     {"workspace", m.workspace},
                     {"constants", m.constants},
+                    {"checkpoint_copy", m.checkpoint},
                     {"state", m.state()},
                     {"arena", m.arena()},
                     {"total", m.total()}}},

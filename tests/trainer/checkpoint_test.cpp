@@ -62,6 +62,20 @@ TEST_CASE("checkpoint: what is written is read back") {
   CHECK(read_file(folder / "tokenizer.json") == "{\"type\": \"byte\"}");
 }
 
+TEST_CASE("checkpoint: a model in shards is whole or damaged as one") {
+  const Folder run;
+  CheckpointData data = data_of(1);
+  data.shard_bytes = 8;
+  const std::vector<float> more = {7, 8};
+  data.model.push_back({"more", DType::f32, {2}, std::as_bytes(std::span(more))});
+  const fs::path folder = write_checkpoint(run.path, 1, data);
+  CHECK_FALSE(fs::exists(folder / "model.safetensors"));
+  CHECK_FALSE(find_damage(folder));
+  CHECK(open_checkpoint(folder).model.tensors().size() == data.model.size());
+  fs::remove(folder / "model-00001-of-00002.safetensors");
+  CHECK(find_damage(folder)->find("model-00001-of-00002.safetensors: missing") != std::string::npos);
+}
+
 TEST_CASE("checkpoint: the newest is found by number, an empty run has none") {
   const Folder run;
   CHECK_FALSE(latest_valid(run.path / "none").folder);

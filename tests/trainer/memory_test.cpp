@@ -76,7 +76,7 @@ bool contains(const std::optional<std::string>& text, std::string_view part) {
 
 TEST_CASE("a run that fits, to the byte, and one that does not") {
   const Run run;
-  const int64_t needed = run.needs(64).total();
+  const int64_t needed = run.needs(64).least();
   CHECK(!run.shortage(needed));
   const auto line = run.shortage(needed - 1);
   CHECK(contains(line, "not enough memory: --batch-size 64 needs "));
@@ -89,9 +89,9 @@ TEST_CASE("a run that fits, to the byte, and one that does not") {
 
 TEST_CASE("the batch size that is named fits, and twice as much does not") {
   Run run;
-  CHECK(contains(run.shortage(run.needs(8).total()), "; --batch-size 8 fits, with 8 times"));
-  CHECK(contains(run.shortage(run.needs(8).total() - 1), "; --batch-size 4 fits, with 16 times"));
-  CHECK(contains(run.shortage(run.needs(1).total() - 1), "; not even --batch-size 1 fits"));
+  CHECK(contains(run.shortage(run.needs(8).least()), "; --batch-size 8 fits, with 8 times"));
+  CHECK(contains(run.shortage(run.needs(8).least() - 1), "; --batch-size 4 fits, with 16 times"));
+  CHECK(contains(run.shortage(run.needs(1).least() - 1), "; not even --batch-size 1 fits"));
   run.options.recompute.kind = Recompute::Kind::layer;
   CHECK(!contains(run.shortage(kKibi), "gradient-checkpointing"));
 }

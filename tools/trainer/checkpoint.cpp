@@ -26,6 +26,7 @@ constexpr std::string_view kPartial = ".tmp";
 constexpr std::string_view kAside = ".old.tmp";
 constexpr const char* kManifest = "manifest.json";
 constexpr const char* kModel = "model.safetensors";
+constexpr const char* kModelIndex = "model.safetensors.index.json";
 constexpr const char* kOptimizer = "optimizer.safetensors";
 constexpr const char* kConfig = "config.json";
 constexpr const char* kState = "trainer_state.json";
@@ -119,10 +120,13 @@ class FolderWriter {
  public:
   explicit FolderWriter(fs::path folder) : folder_(std::move(folder)) {}
 
+  void model(const std::vector<NamedTensor>& tensors, int64_t shard_bytes) {
+    for (const auto& [name, written] : writer_of(tensors).write_model(folder_, shard_bytes))
+      note(name, written);
+  }
+
   void tensors(const char* name, const std::vector<NamedTensor>& tensors) {
-    SafetensorsWriter writer(Metadata{{"format", "pt"}});  // Hugging Face's loaders want this said
-    for (const NamedTensor& tensor : tensors) writer.add(tensor);
-    note(name, writer.write(folder_ / name));
+    note(name, writer_of(tensors).write(folder_ / name));
   }
 
   void text(const std::string& name, std::string_view content) {
@@ -137,6 +141,12 @@ class FolderWriter {
   }
 
  private:
+  static SafetensorsWriter writer_of(const std::vector<NamedTensor>& tensors) {
+    SafetensorsWriter writer(Metadata{{"format", "pt"}});  // Hugging Face's loaders want this said
+    for (const NamedTensor& tensor : tensors) writer.add(tensor);
+    return writer;
+  }
+
   void note(const std::string& name, const WrittenFile& written) {
     files_[name] = {{"bytes", written.bytes}, {"xxh3", fmt::format("{:016x}", written.hash)}};
   }
@@ -193,12 +203,15 @@ void check_file(const fs::path& checkpoint, const std::string& name, const json&
 
 void check_checkpoint(const fs::path& checkpoint) {
   const json manifest = read_manifest(checkpoint);
-  for (const char* name : {kModel, kOptimizer, kConfig, kState})
+  const bool sharded = manifest["files"].contains(kModelIndex);
+  for (const char* name : {sharded ? kModelIndex : kModel, kOptimizer, kConfig, kState})
     require(manifest["files"].contains(name), "{}: lists no {}", (checkpoint / kManifest).string(), name);
   for (const auto& [name, noted] : manifest["files"].items()) check_file(checkpoint, name, noted);
 }
 
 }  // namespace
+
+fs::path checkpoint_folder(const fs::path& run, int64_t step) { return run / folder_name(step); }
 
 fs::path write_checkpoint(const fs::path& run, int64_t step, const CheckpointData& data) {
   require(step >= 0, "checkpoint: step {} is negative", step);
@@ -207,10 +220,10 @@ fs::path write_checkpoint(const fs::path& run, int64_t step, const CheckpointDat
   require(!error, "{}: cannot create folder: {}", run.string(), error.message());
   clean_stale(run);
 
-  const fs::path target = run / folder_name(step);
+  const fs::path target = checkpoint_folder(run, step);
   PartialFolder partial(target.string() + std::string(kPartial));
   FolderWriter writer(partial.path());
-  writer.tensors(kModel, data.model);
+  writer.model(data.model, data.shard_bytes);
   writer.tensors(kOptimizer, data.optimizer);
   writer.text(kConfig, data.config_json);
   writer.text(kState, data.trainer_state_json);
@@ -321,7 +334,7 @@ Checkpoint open_checkpoint(const fs::path& folder) {
   Checkpoint checkpoint;
   checkpoint.folder = folder;
   checkpoint.step = read_manifest(folder)["step"].get<int64_t>();
-  checkpoint.model = SafetensorsFile::open(folder / kModel);
+  checkpoint.model = SafetensorsFile::open(folder);
   checkpoint.optimizer = SafetensorsFile::open(folder / kOptimizer);
   checkpoint.config_json = read_file(folder / kConfig, kMaxText);
   checkpoint.trainer_state_json = read_file(folder / kState, kMaxText);

@@ -1,8 +1,9 @@
 // Checkpoints of a training run: complete and verified, or not there at all.
 //
-//     RUN/checkpoint-300/     model.safetensors  optimizer.safetensors  config.json  trainer_state.json,
-//                             the tokenizer's files, and written last:
-//                             manifest.json, size and XXH3 of every file
+//     RUN/checkpoint-300/     model.safetensors (beyond 5 GB in shards, with model.safetensors.index.json)
+//                             optimizer.safetensors  config.json  trainer_state.json,
+//                             generation_config.json  tokenizer.json  tokenizer_config.json,
+//                             and written last: manifest.json, size and XXH3 of every file
 //     RUN/best                a relative symbolic link to the checkpoint with the best validation loss
 //     RUN/checkpoint-400.tmp  being written and locked; the next writer removes what a dead one left
 //
@@ -21,12 +22,16 @@
 namespace nf {
 
 struct CheckpointData {
-  std::vector<NamedTensor> model;      // parameters: model.safetensors
+  std::vector<NamedTensor> model;      // parameters: model.safetensors or its shards
   std::vector<NamedTensor> optimizer;  // moments, counters, averages: optimizer.safetensors
   std::string config_json;
   std::string trainer_state_json;
   std::vector<std::pair<std::string, std::string>> files;  // (plain name, content): the tokenizer's
+  int64_t shard_bytes = SafetensorsWriter::kShardBytes;    // the model's; see SafetensorsWriter
 };
+
+// RUN/checkpoint-STEP.
+std::filesystem::path checkpoint_folder(const std::filesystem::path& run, int64_t step);
 
 // Writes RUN/checkpoint-STEP (creating RUN) and returns its path; an existing one of that step is replaced.
 // Error when anything cannot be written, a full disk above all: then the .tmp folder is gone and nothing else

@@ -54,6 +54,7 @@ MemoryEstimate sum_memory(std::span<const Plan> plans, std::span<const StepKind>
     memory.arena_step = name(kinds[i]);
   }
   for (const auto& [state, bytes] : states) class_of(memory, state) += bytes;
+  memory.checkpoint = memory.weights + memory.optimizer;
   return memory;
 }
 
@@ -88,17 +89,17 @@ MachineMemory machine_memory(const fs::path& root) {
 std::optional<std::string> memory_shortage(const MemoryEstimate& needed, const ModelConfig& model,
                                            const PlanOptions& options, const Device& device,
                                            const MachineMemory& machine) {
-  if (machine.total <= 0 || needed.total() <= machine.available) return std::nullopt;
+  if (machine.total <= 0 || needed.least() <= machine.available) return std::nullopt;
   PlanOptions smaller = options;
   smaller.accumulates = true;  // what a smaller batch needs to learn the same
   bool fits = false;
   while (!fits && smaller.batch > 1) {
     smaller.batch /= 2;
-    fits = estimate_memory(model, smaller, device).total() <= machine.available;
+    fits = estimate_memory(model, smaller, device).least() <= machine.available;
   }
   std::string line = fmt::format(
       "not enough memory: --batch-size {} needs {} ({} state + {} arena), this machine has {}, {} of it free",
-      options.batch, format_bytes(needed.total()), format_bytes(needed.state()),
+      options.batch, format_bytes(needed.least()), format_bytes(needed.state()),
       format_bytes(needed.arena() + needed.constants), format_bytes(machine.total),
       format_bytes(machine.available));
   line += fits ? fmt::format("; --batch-size {} fits, with {} times the --grad-accum for the same steps",

@@ -24,10 +24,14 @@ struct MemoryEstimate {
   int64_t workspace = 0;  // scratch of its hungriest kernel
   std::string arena_step;
   int64_t constants = 0;  // tables inside the graphs, such as rotary angles
+  // The copy that is written to disk while the run goes on; see checkpoint_writer.h. A run does without it
+  // where there is no room for it.
+  int64_t checkpoint = 0;
 
   int64_t state() const { return weights + narrow_copies + gradients + optimizer; }
   int64_t arena() const { return activations + workspace; }
-  int64_t total() const { return state() + arena() + constants; }
+  int64_t least() const { return state() + arena() + constants; }
+  int64_t total() const { return least() + checkpoint; }
 };
 
 // Of plans of these kinds.

@@ -4,8 +4,10 @@
 #include <cmath>
 
 #include "nf/file.h"
+#include "tools/export/tokenizer_files.h"
 #include "tools/output_paths.h"
 #include "tools/program.h"
+#include "tools/trainer/memory.h"
 #include "tools/trainer/tensors.h"
 
 namespace nf {
@@ -122,6 +124,9 @@ int Trainer::run(const std::function<bool()>& stop) {
     data_.tokenizer->save(folder_);
     write_file(folder_ / "config.json", merged_config_json(session_->model(), settings_));
     report_ = std::make_unique<RunReport>(settings_, folder_, first_step_, total_, checkpoint_.has_value());
+    writer_ = std::make_unique<CheckpointWriter>(
+        folder_, settings_.keep, [this](const fs::path& folder) { report_->saved(folder); },
+        [] { return machine_memory().available; });
     for (const std::string& note : notes_) report_->note(note);
     report_->begin(*session_, data_, seconds_since(began_));
     checkpoint_.reset();
@@ -139,11 +144,13 @@ void Trainer::train(const std::function<bool()>& stop) {
   bool stopped = false;
   while (run_state_.step < total_ && !stopped) {
     train_step();
+    writer_->poll();
     stopped = stop();
     if (!stopped && evaluation_due()) evaluate(settings_.eval_batches);
     if (stopped || run_state_.step == total_ || is_multiple(run_state_.step, settings_.save_every)) save();
   }
   save();  // for a run that resumed at its end, into another folder
+  writer_->finish();
 }
 
 void Trainer::train_step() {
@@ -194,24 +201,29 @@ void Trainer::evaluate(int64_t batches) {
   if (!best) return;
   run_state_.best_loss = loss;
   run_state_.best_step = step;
-  save();
-  mark_best(folder_, step);
-  prune_checkpoints(folder_, settings_.keep);  // the best one until now may go
+  save(true);
 }
 
-void Trainer::save() {
-  if (saved_step_ == run_state_.step) return;
+void Trainer::save(bool best) {
+  const int64_t step = run_state_.step;
+  if (saved_step_ == step) {
+    if (best) writer_->mark_best(step);
+    return;
+  }
   report_->flush();
   const State& state = session_->state();
-  saved_ = write_checkpoint(folder_, run_state_.step,
-                            {.model = weight_tensors(state, session_->parameters()),
-                             .optimizer = optimizer_tensors(state, session_->parameters()),
-                             .config_json = merged_config_json(session_->model(), settings_),
-                             .trainer_state_json = to_json(run_state_, identity_),
-                             .files = {{"tokenizer.json", data_.tokenizer->to_json()}}});
-  saved_step_ = run_state_.step;
-  prune_checkpoints(folder_, settings_.keep);
-  report_->saved(saved_);
+  const Tokenizer& tokenizer = *data_.tokenizer;
+  const int64_t longest = session_->model().max_position_embeddings;
+  saved_ = writer_->save(step,
+                         {.model = weight_tensors(state, session_->parameters()),
+                          .optimizer = optimizer_tensors(state, session_->parameters()),
+                          .config_json = merged_config_json(session_->model(), settings_),
+                          .trainer_state_json = to_json(run_state_, identity_),
+                          .files = {{"tokenizer.json", tokenizer.to_json()},
+                                    {"tokenizer_config.json", tokenizer_config(tokenizer, longest)},
+                                    {"generation_config.json", generation_config(tokenizer)}}},
+                         best);
+  saved_step_ = step;
 }
 
 void Trainer::measure_peak() {

@@ -16,7 +16,7 @@
 #include <optional>
 
 #include "tools/tracking/speed.h"
-#include "tools/trainer/checkpoint.h"
+#include "tools/trainer/checkpoint_writer.h"
 #include "tools/trainer/report.h"
 
 namespace nf {
@@ -43,7 +43,7 @@ class Trainer {
   void train_step();
   bool evaluation_due() const;
   void evaluate(int64_t batches);  // saves and marks the checkpoint when the loss is the lowest so far
-  void save();                     // unless this step is saved
+  void save(bool best = false);    // unless this step is saved
   void measure_peak();
   void profile();
 
@@ -62,6 +62,7 @@ class Trainer {
   int64_t first_step_ = 0;
   std::unique_ptr<RunReport> report_;
 
+  std::unique_ptr<CheckpointWriter> writer_;
   int64_t saved_step_ = -1;
   std::filesystem::path saved_;  // the newest checkpoint
   double seconds_ = 0;           // spent in steps
