@@ -7,6 +7,7 @@
 #include "cpu/gemm.h"
 #include "cpu/isa.h"
 #include "cpu/kernels.h"
+#include "cpu/loop_jit.h"
 #include "nf/device.h"
 
 namespace nf {
@@ -39,11 +40,12 @@ class CpuDevice : public Device {
   std::vector<Launch> load(const BoundPlan& bound) const override {
     std::vector<Launch> launches;
     const Graph& graph = *bound.plan.graph;
+    cpu::LoopCodes codes;
     for (const Plan::Step& step : bound.plan.steps) {
       const Node& node = graph.node(step.node);
       const cpu::Kernel* kernel = cpu::find_kernel(node.op);
       require(kernel != nullptr, "cpu: {} in {} has no kernel", nf::name(node.op), graph.scope_name(node));
-      cpu::BoundNode bound_node{graph, node, {}, {}, bound.workspace(), threads_};
+      cpu::BoundNode bound_node{graph, node, {}, {}, bound.workspace(), threads_, &codes};
       for (ValueId id : node.inputs) bound_node.inputs.push_back(bound.view(id));
       for (int32_t output = 0; output < static_cast<int32_t>(node.outputs.size()); ++output)
         bound_node.outputs.push_back(bound.view({step.node, output}));

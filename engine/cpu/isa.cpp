@@ -35,7 +35,13 @@ CpuFeatures limited(CpuFeatures features, std::string_view limit) {
 const CpuFeatures& cpu_features() {
   static const CpuFeatures features = [] {
     const char* limit = std::getenv("NF_ISA");
-    return limit == nullptr ? detect() : limited(detect(), limit);
+    CpuFeatures found = limit == nullptr ? detect() : limited(detect(), limit);
+    if (const char* jit = std::getenv("NF_JIT")) {
+      require(std::string_view(jit) == "0" || std::string_view(jit) == "1",
+              "isa: NF_JIT is \"{}\", set it to 0 or 1", jit);
+      found.jit = *jit == '1';
+    }
+    return found;
   }();
   return features;
 }

@@ -29,8 +29,9 @@ size_t loop_workspace(const Graph&, const Node& node, int threads) {
 }
 
 Launch bind_loop(const BoundNode& bound) {
-  auto kernel = std::make_shared<LoopKernel>(
-      *bound.node.attributes.body("body"), bound.node.attributes.list("space"), bound.inputs, bound.outputs);
+  auto kernel =
+      std::make_shared<LoopKernel>(*bound.node.attributes.body("body"), bound.node.attributes.list("space"),
+                                   bound.inputs, bound.outputs, bound.codes);
   return [kernel, workspace = bound.workspace, threads = bound.threads] { kernel->run(workspace, threads); };
 }
 

@@ -9,6 +9,8 @@
 
 namespace nf::cpu {
 
+class LoopCodes;
+
 // A node with addresses.
 struct BoundNode {
   const Graph& graph;
@@ -16,6 +18,7 @@ struct BoundNode {
   std::vector<TensorView> inputs, outputs;
   void* workspace;
   int threads;
+  LoopCodes* codes;  // of the executable
 };
 
 struct Kernel {

@@ -10,9 +10,8 @@
 namespace nf::cpu {
 namespace {
 
-// Elements of a task, columns of one when partial results are combined, and the loop that is too small to
-// share.
-constexpr int64_t kTaskElements = 32768, kCombineColumns = 4096, kSmallLoop = 8192;
+// Columns of a task when partial results are combined, and the loop that is too small to share.
+constexpr int64_t kCombineColumns = 4096, kSmallLoop = 8192;
 constexpr size_t kAlignment = 64;
 
 size_t aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
@@ -49,7 +48,7 @@ class Worker {
       for (int64_t row = task.first_row, count = 0; row < task.last_row; row += count) {
         count = std::min({program_.tile_rows, task.last_row - row, inner - row % inner});
         move_to(row, 0);
-        execute_ahead(stage.body, count, program_.cols, 0);
+        execute_body(stage, count, program_.cols, 0);
       }
     }
   }
@@ -62,7 +61,7 @@ class Worker {
       for (int64_t col = task.first_col; col < task.last_col && !stage.body.empty();
            col += program_.tile_cols) {
         move_to(row, col);
-        execute_ahead(stage.body, 1, std::min(program_.tile_cols, task.last_col - col), col);
+        execute_body(stage, 1, std::min(program_.tile_cols, task.last_col - col), col);
       }
       execute(stage.after, 1, 1, 0);
     }
@@ -88,6 +87,16 @@ class Worker {
                                            program_.columns[static_cast<size_t>(stream.index)].offset);
       slots_[s] = reinterpret_cast<void*>(base + static_cast<uintptr_t>(offset * stream.element));
     }
+  }
+
+  void execute_body(const Stage& stage, int64_t rows, int64_t cols, int64_t col) {
+    if (stage.code == nullptr) return execute_ahead(stage.body, rows, cols, col);
+    execute(stage.early, rows, cols, col);
+    if (program_.cols == 1)
+      stage.code->run(slots_, 1, rows);
+    else
+      stage.code->run(slots_, rows, cols);
+    execute(stage.late, rows, cols, col);
   }
 
   // The same while the memory of the next tile comes near, a part of it with each instruction, so that
@@ -254,7 +263,7 @@ std::string text_of(const LoopProgram& program, int32_t slot) {
   return fmt::format("{}{}", kKinds[static_cast<size_t>(stream.kind)], stream.index);
 }
 
-void append(std::string& text, const LoopProgram& program, const char* title,
+void append(std::string& text, const LoopProgram& program, const std::string& title,
             const std::vector<Instruction>& code) {
   if (code.empty()) return;
   text += fmt::format("  {}:\n", title);
@@ -273,8 +282,9 @@ void append(std::string& text, const LoopProgram& program, const char* title,
 }  // namespace
 
 LoopKernel::LoopKernel(const Graph& body, const Shape& space, std::span<const TensorView> inputs,
-                       std::span<const TensorView> outputs) {
+                       std::span<const TensorView> outputs, LoopCodes* codes) {
   LoopProgram program = compile_loop(body, space, inputs, outputs);
+  if (codes != nullptr) codes->compile(program, {scratch_bound(body, space), slot_bound(body)});
   require(program.scratch <= scratch_bound(body, space) && program.slots() <= slot_bound(body),
           "loop: the program needs {} bytes and {} slots, more than was planned", program.scratch,
           program.slots());
@@ -325,7 +335,10 @@ std::string LoopKernel::describe() const {
   append(text, program, "once per task", program.prologue);
   for (const Stage& stage : program.stages) {
     append(text, program, "once per row", stage.before);
-    append(text, program, program.chunked ? "per piece of a row" : "per tile", stage.body);
+    append(text, program,
+           fmt::format("per {}{}", program.chunked ? "piece of a row" : "tile",
+                       stage.code != nullptr ? ", as machine code" : ""),
+           stage.body);
     append(text, program, "after the row", stage.after);
   }
   return text;

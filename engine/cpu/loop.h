@@ -4,6 +4,7 @@
 // few rows, or a piece of a long row. Each instruction is one vectorised function over the tile
 // (cpu/loop_kernels.h). Rows too long for a tile run in stages: one pass over the row per level of row
 // reductions, recomputing what the next level needs.
+// Where the processor allows it, the instructions over a tile become machine code (cpu/loop_jit.h).
 //
 // Determinism: an element's bits depend on its operands alone, a row reduction's on the row's elements and
 // length, a column reduction's on the elements and the shape of the space. None depends on strides, tiles,
@@ -20,6 +21,7 @@
 
 namespace nf::cpu {
 
+class LoopCodes;
 struct LoopProgram;
 
 class LoopKernel {
@@ -27,8 +29,9 @@ class LoopKernel {
   // Compiles the body for tensors with these shapes, dtypes, strides and addresses; all stay as they are for
   // the kernel's life, only the contents change. `inputs` are the loop node's inputs by number, `outputs`
   // follow body.outputs(). Throws Error for dtypes that only the reference backend knows (f64, i64).
+  // With `codes` the body becomes machine code where that is possible; the bits are the same.
   LoopKernel(const Graph& body, const Shape& space, std::span<const TensorView> inputs,
-             std::span<const TensorView> outputs);
+             std::span<const TensorView> outputs, LoopCodes* codes = nullptr);
   ~LoopKernel();
   LoopKernel(LoopKernel&&) noexcept;
   LoopKernel& operator=(LoopKernel&&) noexcept;

@@ -3,10 +3,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "base/tensor_view.h"
+#include "cpu/loop_jit.h"
 #include "cpu/loop_kernels.h"
 #include "nf/graph.h"
 
@@ -59,6 +61,9 @@ struct Instruction {
 // One pass over a tile. In chunked programs `before` and `after` run once per row, `body` once per chunk.
 struct Stage {
   std::vector<Instruction> before, body, after;
+  // Where there is code for the body, it runs in its place, between what it leaves to the interpreter.
+  std::shared_ptr<const MachineCode> code;
+  std::vector<Instruction> early, late;
 };
 
 // A column reduction: partial results per block of rows, combined at the end.
@@ -100,6 +105,9 @@ struct LoopProgram {
 // The largest tile, and the longest row that stands in a tile as a whole when its reductions need all of it.
 inline constexpr int64_t kTileElements = 2048;
 inline constexpr int64_t kLongestWholeRow = 4096;
+
+// Elements of a task.
+inline constexpr int64_t kTaskElements = 32768;
 
 // Loops over more memory than this fetch their next tile ahead.
 inline constexpr int64_t kCachedBytes = int64_t{1} << 20;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cpu/loop.h"
+#include "cpu/loop_jit.h"
 #include "graph/loop.h"
 #include "graph/op_table.h"
 #include "nf/graph.h"
@@ -120,9 +121,13 @@ std::vector<TensorView> views(const std::vector<Memory>& tensors) {
   return result;
 }
 
+// What runs a loop: the interpreter, or machine code where this processor has it.
+enum class By { interpreter, code };
+
 void run(const Graph& body, const Shape& space, const std::vector<TensorView>& inputs,
-         const std::vector<TensorView>& outputs, int threads = 1) {
-  const cpu::LoopKernel kernel(body, space, inputs, outputs);
+         const std::vector<TensorView>& outputs, int threads = 1, By by = By::code) {
+  cpu::LoopCodes codes;
+  const cpu::LoopKernel kernel(body, space, inputs, outputs, by == By::code ? &codes : nullptr);
   std::vector<std::byte> workspace(cpu::LoopKernel::workspace(body, space, threads));
   kernel.run(workspace.data(), threads);
 }
@@ -135,9 +140,9 @@ std::vector<Memory> make_outputs(const Graph& body, Layout layout = Layout::dens
 }
 
 std::vector<Memory> run(const Graph& body, const Shape& space, const std::vector<Memory>& inputs,
-                        int threads = 1, Layout layout = Layout::dense) {
+                        int threads = 1, Layout layout = Layout::dense, By by = By::code) {
   std::vector<Memory> outputs = make_outputs(body, layout);
-  run(body, space, views(inputs), views(outputs), threads);
+  run(body, space, views(inputs), views(outputs), threads, by);
   return outputs;
 }
 
@@ -167,7 +172,7 @@ std::vector<Memory> run_unfused(const Graph& body, const Shape& space, const std
     }
     single.output("y", single.add(node.op, operands, copy_of(node)));
     values[static_cast<size_t>(i)] = std::make_unique<Memory>(type.dtype, type.shape);
-    run(single, space, operand_views, {values[static_cast<size_t>(i)]->view()});
+    run(single, space, operand_views, {values[static_cast<size_t>(i)]->view()}, 1, By::interpreter);
   }
   std::vector<Memory> outputs;
   for (const Graph::Output& output : body.outputs())
@@ -293,6 +298,7 @@ class RandomBody {
   }
   void make_outputs() {
     graph_.output("full", full_.back());
+    if (random_.chance(0.2)) graph_.output("leaf", full_.front());
     if (random_.chance(0.5)) graph_.output("narrow", cast(pick(full_), DType::bf16));
     if (random_.chance(0.5)) graph_.output("row", rows_.back());
     if (random_.chance(0.3)) graph_.output("truth", less(full(), full()));
@@ -334,11 +340,14 @@ TEST_CASE("loop: random bodies give the bits of their nodes run one by one") {
       verify(body.graph());
       const std::vector<Memory> inputs = body.inputs(seed);
       const std::vector<Memory> expected = run_unfused(body.graph(), space, inputs);
-      const std::vector<Memory> got =
-          run(body.graph(), space, inputs, 1 + static_cast<int>(seed % 3), static_cast<Layout>(seed % 4));
-      for (size_t o = 0; o < got.size(); ++o) {
-        CAPTURE(body.graph().outputs()[o].name);
-        REQUIRE(got[o].same(expected[o]));
+      for (const By by : {By::interpreter, By::code}) {
+        CAPTURE(by == By::code);
+        const std::vector<Memory> got = run(body.graph(), space, inputs, 1 + static_cast<int>(seed % 3),
+                                            static_cast<Layout>(seed % 4), by);
+        for (size_t o = 0; o < got.size(); ++o) {
+          CAPTURE(body.graph().outputs()[o].name);
+          REQUIRE(got[o].same(expected[o]));
+        }
       }
     }
 }

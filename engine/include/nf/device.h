@@ -56,8 +56,8 @@ class Device {
   virtual std::vector<Launch> load(const BoundPlan& bound) const = 0;
 };
 
-// The CPU with that many threads; 0: as many as there are cores. Kernels are chosen by what the processor
-// knows, at most what the environment variable NF_ISA allows (portable, avx2, avx512, avx512_bf16).
+// The CPU with that many threads; 0: as many as there are cores. Kernels are those that the processor knows
+// and NF_ISA allows (portable, avx2, avx512, avx512_bf16), with machine code made as needed unless NF_JIT=0.
 std::shared_ptr<const Device> cpu_device(int threads = 0);
 
 // Double precision, naive, obviously right: the truth that the others are measured against. Tensors that

@@ -1,0 +1,447 @@
+// The skeleton of the code: rows, phases, columns, and who has which register.
+#if NF_HAVE_XBYAK
+
+#include "cpu/loop_jit_assembler.h"
+
+#include <algorithm>
+#include <bit>
+#include <iterator>
+
+namespace nf::cpu {
+namespace {
+
+// Registers for accumulators, vectors that may leave their registers, and operations that are worth a longer
+// loop.
+constexpr int kAccumulatorRegisters = 16, kSpills = 64, kShort = 12, kMiddle = 30;
+constexpr int64_t kVectorBytes = 64;
+
+int64_t aligned(int64_t bytes) { return (bytes + kVectorBytes - 1) / kVectorBytes * kVectorBytes; }
+
+// The key of a hoisted constant; values per row have their number.
+uint64_t key_of(uint32_t bits) { return uint64_t{1} << 32 | bits; }
+
+}  // namespace
+
+LoopAssembler::LoopAssembler(const JitPlan& plan, std::span<uint8_t> memory)
+    : CodeGenerator(memory.size(), memory.data()), plan_(plan), places_(plan.values.size()) {
+  row_places_.assign(plan.values.size(), -1);
+  int32_t rows = 0;
+  for (size_t v = 0; v < plan.values.size(); ++v)
+    if (plan.values[v].row && !plan.values[v].constant) row_places_[v] = rows++;
+  size_t most_reductions = 0;
+  for (int32_t phase = 0; phase < plan.phases; ++phase)
+    most_reductions =
+        std::max(most_reductions, static_cast<size_t>(std::count_if(
+                                      plan.operations.begin(), plan.operations.end(), [&](const auto& op) {
+                                        return op.kind == JitOperation::Kind::reduce && op.phase == phase;
+                                      })));
+  const auto pointers = static_cast<int64_t>(plan.pointers.size());
+  rows_at_ = pointers * 8;
+  cols_at_ = rows_at_ + 8;
+  stack_at_ = cols_at_ + 8;
+  row_values_at_ = stack_at_ + 8;
+  accumulators_at_ = aligned(row_values_at_ + rows * 4);
+  calls_at_ = accumulators_at_ + static_cast<int64_t>(most_reductions) * kReduceLanes * 4;
+  spills_at_ = calls_at_ + (kVectors + 5) * kVectorBytes;
+  frame_bytes_ = spills_at_ + kSpills * kVectorBytes;
+  emit_function();
+}
+
+// ---- the function ----
+
+void LoopAssembler::emit_function() {
+  const Reg64 saved[] = {rbx, rbp, r12, r13, r14, r15};
+  Xbyak::Label pool, row;
+  for (const Reg64& r : saved) push(r);
+  mov(rax, rsp);
+  sub(rsp, static_cast<uint32_t>(frame_bytes_));
+  and_(rsp, -static_cast<int>(kVectorBytes));
+  mov(frame(stack_at_), rax);
+  mov(frame(rows_at_), rsi);
+  mov(frame(cols_at_), rdx);
+  lea(rbp, ptr[rip + pool]);
+  for (size_t p = 0; p < plan_.pointers.size(); ++p) {
+    mov(rax, ptr[rdi + static_cast<size_t>(plan_.pointers[p].slot) * 8]);
+    mov(frame(static_cast<int64_t>(p) * 8), rax);
+  }
+
+  L(row);
+  for (int32_t phase = 0; phase < plan_.phases; ++phase) {
+    emit_row(phase);
+    emit_columns(phase);
+  }
+  emit_row(plan_.phases);
+  for (size_t p = 0; p < plan_.pointers.size(); ++p) {
+    const int64_t step = plan_.pointers[p].row_step;
+    if (step == 0) continue;
+    mov(rax, step);
+    add(frame(static_cast<int64_t>(p) * 8), rax);
+  }
+  dec(qword[rsp + static_cast<size_t>(rows_at_)]);
+  jnz(row, T_NEAR);
+
+  mov(rsp, frame(stack_at_));
+  for (auto r = std::rbegin(saved); r != std::rend(saved); ++r) pop(*r);
+  vzeroupper();
+  ret();
+  align(kVectorBytes);
+  for (uint8_t lane = 0; lane < kLanes; ++lane) db(lane);
+  L(pool);
+  for (const uint32_t bits : pool_) dd(bits);
+}
+
+void LoopAssembler::begin_operations(int32_t phase, bool row) {
+  phase_ = phase;
+  operations_.clear();
+  for (const JitOperation& op : plan_.operations)
+    if (op.row == row && op.phase == phase) operations_.push_back(&op);
+  uses_.assign(plan_.values.size(), {});
+  for (size_t i = 0; i < operations_.size(); ++i)
+    for (const int32_t in : operations_[i]->in)
+      if (in >= 0) uses_[static_cast<size_t>(in)].push_back(i);
+  std::fill(std::begin(owners_), std::end(owners_), kFree);
+  hoisted_.clear();
+}
+
+// The values per row that a phase needs, each in all lanes of a register, from where it goes to the frame.
+void LoopAssembler::emit_row(int32_t phase) {
+  begin_operations(phase, true);
+  emit_block(0, false);
+}
+
+void LoopAssembler::emit_columns(int32_t phase) {
+  begin_operations(phase, false);
+  if (operations_.empty()) return;
+  load_pointers();
+  begin_reductions();
+  hoist();
+  const auto count = static_cast<int>(operations_.size());
+  const bool whole = !reductions_.empty() || count <= kShort;
+  emit_loops(plan_.cols == 0 ? 1 : whole ? 4 : count <= kMiddle ? 2 : 1);
+  end_reductions();
+}
+
+// ---- columns ----
+
+// Walks the columns in blocks of `unroll` vectors. Except with many rows of one column the rest is known.
+void LoopAssembler::emit_loops(int unroll) {
+  const int block = unroll * kLanes;
+  Xbyak::Label loop, rest, end;
+  xor_(eax, eax);
+  if (plan_.cols > 0 && !plan_.chunked) {
+    const int64_t whole = plan_.cols / block * block;
+    if (whole > 0) {
+      L(loop);
+      emit_piece(unroll, 0);
+      if (whole > block || plan_.cols > whole) add(rax, block);
+      if (whole > block) {
+        cmp(rax, static_cast<uint32_t>(whole));
+        jb(loop, T_NEAR);
+      }
+    }
+    const auto left = static_cast<int>(plan_.cols - whole);
+    if (left > 0) emit_piece(left / kLanes, left % kLanes);
+    return;
+  }
+  L(loop);
+  lea(rcx, ptr[rax + block]);
+  cmp(rcx, frame(cols_at_));
+  ja(rest, T_NEAR);
+  emit_piece(unroll, 0);
+  add(rax, block);
+  jmp(loop, T_NEAR);
+  L(rest);
+  if (plan_.cols == 0) {
+    mov(rcx, frame(cols_at_));
+    sub(rcx, rax);
+    jz(end, T_NEAR);
+    mov(r11d, 1);
+    shl(r11d, cl);
+    dec(r11d);
+    kmovw(k1, r11d);
+    emit_block(0, true);
+  } else if (const auto left = static_cast<int>(plan_.cols % block); left > 0) {
+    cmp(rax, frame(cols_at_));
+    je(end, T_NEAR);
+    emit_piece(left / kLanes, left % kLanes);
+  }
+  L(end);
+}
+
+// Whole vectors from column rax on, then one of which only `rest` lanes exist.
+void LoopAssembler::emit_piece(int vectors, int rest) {
+  for (int v = 0; v < vectors; ++v) emit_block(v, false);
+  if (rest == 0) return;
+  mov(ecx, (1U << rest) - 1);
+  kmovw(k1, ecx);
+  emit_block(vectors, true);
+}
+
+// All operations of the phase on one vector.
+void LoopAssembler::emit_block(int vector, bool masked) {
+  vector_ = vector;
+  masked_ = masked;
+  std::fill(places_.begin(), places_.end(), Place());
+  for (int& owner : owners_)
+    if (owner != kReserved) owner = kFree;
+  spills_ = 0;
+  for (position_ = 0; position_ < operations_.size(); ++position_) {
+    const JitOperation& op = *operations_[position_];
+    switch (op.kind) {
+      case JitOperation::Kind::map: emit_map(op); break;
+      case JitOperation::Kind::address: emit_row_load(op); break;
+      case JitOperation::Kind::load:
+        if (op.row)
+          emit_row_load(op);
+        else
+          emit_load(define(op.out), op.code, at(op.pointer, vector_));
+        break;
+      case JitOperation::Kind::store:
+        if (op.row)
+          emit_row_store(op);
+        else
+          emit_store(op);
+        break;
+      case JitOperation::Kind::reduce: emit_reduce(op); break;
+      case JitOperation::Kind::column: emit_column(op); break;
+    }
+    end_operation();
+  }
+}
+
+// ---- pointers ----
+
+void LoopAssembler::load_pointers() {
+  const Reg64 registers[] = {rbx, rdx, rsi, rdi, r8, r9, r10, r12, r13, r14, r15};
+  pointers_.clear();
+  const auto keep = [&](int32_t pointer) {
+    if (pointer < 0 || pointers_.size() == std::size(registers) || pointers_.contains(pointer)) return;
+    const Reg64& r = registers[pointers_.size()];
+    pointers_.emplace(pointer, r);
+    mov(r, frame(int64_t{pointer} * 8));
+  };
+  for (const JitOperation* op : operations_) {
+    for (const int32_t in : op->in)
+      if (in >= 0 && !plan_.values[static_cast<size_t>(in)].row)
+        keep(plan_.values[static_cast<size_t>(in)].pointer);
+    if (op->kind != JitOperation::Kind::reduce) keep(op->pointer);
+  }
+}
+
+// Vector `vector` of the columns from rax on.
+LoopAssembler::Address LoopAssembler::at(int32_t pointer, int vector) {
+  const int32_t element = plan_.pointers[static_cast<size_t>(pointer)].element;
+  const auto found = pointers_.find(pointer);
+  if (found == pointers_.end()) mov(r11, frame(int64_t{pointer} * 8));
+  const Reg64 base = found == pointers_.end() ? r11 : found->second;
+  return ptr[base + rax * element + static_cast<size_t>(vector * kLanes * element)];
+}
+
+LoopAssembler::Address LoopAssembler::frame_row(int32_t value) {
+  return frame(row_values_at_ + int64_t{row_places_[static_cast<size_t>(value)]} * 4);
+}
+
+// ---- reductions ----
+
+void LoopAssembler::begin_reductions() {
+  reductions_.clear();
+  for (const JitOperation* op : operations_)
+    if (op->kind == JitOperation::Kind::reduce) reductions_.push_back(op);
+  constexpr int kPerReduction = static_cast<int>(kReduceLanes) / kLanes;
+  accumulator_registers_ =
+      std::min(static_cast<int>(reductions_.size()), kAccumulatorRegisters / kPerReduction);
+  for (int r = 0; r < accumulator_registers_ * kPerReduction; ++r) owners_[kVectors - 1 - r] = kReserved;
+  for (size_t r = 0; r < reductions_.size(); ++r) {
+    const JitOperation& op = *reductions_[r];
+    const Zmm start(0);
+    if (op.pointer >= 0) mov(r11, frame(int64_t{op.pointer} * 8));
+    const bool is_max = op.code == Code::reduce_max_f || op.code == Code::reduce_max_i;
+    if (op.pointer < 0 && !is_max) vpxord(start, start, start);
+    if (op.pointer < 0 && is_max)
+      vpbroadcastd(start, ptr[rbp + static_cast<size_t>(constant_offset(
+                                        op.code == Code::reduce_max_f ? 0xff800000U : 0x80000000U))]);
+    for (int v = 0; v < kPerReduction; ++v) {
+      if (op.pointer >= 0) vmovups(start, ptr[r11 + static_cast<size_t>(v * kVectorBytes)]);
+      store_accumulator(start, r, v);
+    }
+  }
+}
+
+void LoopAssembler::end_reductions() {
+  const std::vector<Zmm> lanes = {zmm0, zmm1, zmm2, zmm3};
+  for (int r = 0; r < kVectors - accumulator_registers_ * 4; ++r) owners_[r] = kFree;
+  for (size_t r = 0; r < reductions_.size(); ++r) {
+    const JitOperation& op = *reductions_[r];
+    for (int v = 0; v < 4; ++v) load_accumulator(lanes[static_cast<size_t>(v)], r, v);
+    if (op.pointer >= 0) {
+      mov(r11, frame(int64_t{op.pointer} * 8));
+      for (int v = 0; v < 4; ++v)
+        vmovups(ptr[r11 + static_cast<size_t>(v * kVectorBytes)], lanes[static_cast<size_t>(v)]);
+    } else {
+      emit_fold_lanes(op.code, lanes);
+      vmovss(frame_row(op.out), xmm0);
+    }
+  }
+}
+
+// ---- vector registers ----
+
+size_t LoopAssembler::next_use(int32_t value, size_t from) const {
+  const std::vector<size_t>& uses = uses_[static_cast<size_t>(value)];
+  const auto next = std::lower_bound(uses.begin(), uses.end(), from);
+  return next == uses.end() ? SIZE_MAX : *next;
+}
+
+LoopAssembler::Zmm LoopAssembler::take(int owner) {
+  int found = -1;
+  for (int r = 0; r < kVectors && found < 0; ++r)
+    if (owners_[r] == kFree) found = r;
+  if (found < 0) {
+    size_t farthest = 0;
+    for (int r = 0; r < kVectors; ++r) {
+      if (owners_[r] < 0 || (pinned_ >> r & 1U) != 0) continue;
+      const size_t next = next_use(owners_[r], position_);
+      if (found >= 0 && next <= farthest) continue;
+      found = r;
+      farthest = next;
+    }
+    if (found < 0) throw Xbyak::Error(Xbyak::ERR_INTERNAL);
+    evict(owners_[found]);
+  }
+  owners_[found] = owner;
+  pinned_ |= 1U << found;
+  const auto busy = std::count_if(std::begin(owners_), std::end(owners_), [](int o) { return o != kFree; });
+  peak_ = std::max(peak_, static_cast<int>(busy));
+  return Zmm(found);
+}
+
+// Takes a value's register away; one that cannot be had again goes to the frame.
+void LoopAssembler::evict(int32_t value) {
+  const JitValue& v = plan_.values[static_cast<size_t>(value)];
+  Place& place = places_[static_cast<size_t>(value)];
+  const bool loadable = v.row || (v.pointer >= 0 && (v.made ? phase_ > v.phase : v.fixed));
+  if (!loadable && place.spill < 0 && next_use(value, position_) != SIZE_MAX) {
+    if (spills_ == kSpills) throw Xbyak::Error(Xbyak::ERR_INTERNAL);
+    place.spill = spills_++;
+    vmovaps(frame(spills_at_ + place.spill * kVectorBytes), Zmm(place.vector));
+  }
+  place.vector = -1;
+}
+
+LoopAssembler::Zmm LoopAssembler::use(int32_t value) {
+  const JitValue& v = plan_.values[static_cast<size_t>(value)];
+  Place& place = places_[static_cast<size_t>(value)];
+  if (place.vector >= 0) {
+    pinned_ |= 1U << place.vector;
+    return Zmm(place.vector);
+  }
+  if (v.row)
+    if (const int r = hoisted(v.constant ? key_of(v.bits) : static_cast<uint64_t>(value), 2); r >= 0)
+      return Zmm(r);
+  const Zmm to = take(value);
+  place.vector = to.getIdx();
+  if (v.constant)
+    vbroadcastss(to, ptr[rbp + static_cast<size_t>(constant_offset(v.bits))]);
+  else if (v.row)
+    vbroadcastss(to, frame_row(value));
+  else if (place.spill >= 0)
+    vmovaps(to, frame(spills_at_ + place.spill * kVectorBytes));
+  else
+    emit_load(to, v.load, at(v.pointer, vector_));
+  return to;
+}
+
+LoopAssembler::Source LoopAssembler::source(int32_t value) {
+  const JitValue& v = plan_.values[static_cast<size_t>(value)];
+  if (!v.row || places_[static_cast<size_t>(value)].vector >= 0) return Source(use(value));
+  if (v.constant) return constant(v.bits);
+  if (const int r = hoisted(static_cast<uint64_t>(value), 1); r >= 0) return Source(Zmm(r));
+  return Source(ptr_b[rsp + static_cast<size_t>(row_values_at_ +
+                                                int64_t{row_places_[static_cast<size_t>(value)]} * 4)]);
+}
+
+LoopAssembler::Zmm LoopAssembler::define(int32_t value) {
+  const Zmm to = take(value);
+  places_[static_cast<size_t>(value)].vector = to.getIdx();
+  return to;
+}
+
+void LoopAssembler::broadcast(const Zmm& to, float value) {
+  const auto bits = std::bit_cast<uint32_t>(value);
+  if (const int r = hoisted(key_of(bits), 1); r >= 0)
+    vmovaps(to, Zmm(r));
+  else
+    vbroadcastss(to, ptr[rbp + static_cast<size_t>(constant_offset(bits))]);
+}
+
+int32_t LoopAssembler::constant_offset(uint32_t bits) {
+  const auto found = std::find(pool_.begin(), pool_.end(), bits);
+  const auto index = static_cast<int32_t>(found - pool_.begin());
+  if (found == pool_.end()) pool_.push_back(bits);
+  return index * 4;
+}
+
+LoopAssembler::Source LoopAssembler::constant(uint32_t bits) {
+  if (const int r = hoisted(key_of(bits), 1); r >= 0) return Source(Zmm(r));
+  return Source(ptr_b[rbp + static_cast<size_t>(constant_offset(bits))]);
+}
+LoopAssembler::Source LoopAssembler::constant(float value) {
+  return constant(std::bit_cast<uint32_t>(value));
+}
+
+LoopAssembler::Zmm LoopAssembler::constant_register(float value) {
+  const auto bits = std::bit_cast<uint32_t>(value);
+  if (const int r = hoisted(key_of(bits), 2); r >= 0) return Zmm(r);
+  const Zmm to = temporary();
+  vbroadcastss(to, ptr[rbp + static_cast<size_t>(constant_offset(bits))]);
+  return to;
+}
+
+// Frees the registers of temporaries and of values that nothing in the block reads any more.
+void LoopAssembler::end_operation() {
+  pinned_ = 0;
+  for (int& owner : owners_) {
+    if (owner == kTemporary) owner = kFree;
+    if (owner < 0 || next_use(owner, position_ + 1) != SIZE_MAX) continue;
+    places_[static_cast<size_t>(owner)].vector = -1;
+    owner = kFree;
+  }
+}
+
+// The register where something to broadcast stands while the columns are walked, or -1.
+int LoopAssembler::hoisted(uint64_t key, int weight) {
+  wanted_[key] += weight;
+  const auto found = hoisted_.find(key);
+  return found == hoisted_.end() ? -1 : found->second;
+}
+
+// Lets the registers that a block leaves free hold what it broadcasts most often. A block is made for this
+// once and thrown away.
+void LoopAssembler::hoist() {
+  wanted_.clear();
+  peak_ = 0;
+  const size_t start = getSize();
+  emit_block(0, true);
+  setSize(start);
+  std::fill(std::begin(owners_), std::end(owners_), kFree);
+  const int accumulators = accumulator_registers_ * 4;
+  for (int r = 0; r < accumulators; ++r) owners_[kVectors - 1 - r] = kReserved;
+  std::vector<std::pair<int, uint64_t>> order;
+  for (const auto& [key, weight] : wanted_) order.push_back({-weight, key});
+  std::sort(order.begin(), order.end());
+  int next = kVectors - 1 - accumulators;
+  for (const auto& [weight, key] : order) {
+    if (kVectors - 1 - next >= kVectors - peak_ + accumulators) break;
+    const bool is_constant = key >> 32 != 0;
+    const Zmm to(next);
+    if (is_constant)
+      vbroadcastss(to, ptr[rbp + static_cast<size_t>(constant_offset(static_cast<uint32_t>(key)))]);
+    else
+      vbroadcastss(to, frame_row(static_cast<int32_t>(key)));
+    owners_[next] = kReserved;
+    hoisted_[key] = next--;
+  }
+}
+
+}  // namespace nf::cpu
+#endif

@@ -1,0 +1,148 @@
+// Turns a plan (cpu/loop_jit_plan.h) into AVX-512 machine code: TileFunction in cpu/loop_jit.h.
+//
+// Vector registers hold the values of one vector of columns; values per row and constants are broadcast from
+// memory by the instructions that use them, and stand in the registers that the columns leave free. A vector
+// at a time goes through all operations of its phase: the processor's own reordering overlaps several.
+//
+// General registers: rax counts columns, rbp points to the constants, r11 and rcx are free for a moment, the
+// others point to the memory that a phase walks. The frame on the stack holds all pointers, the values per
+// row, and vectors for which registers do not suffice.
+#pragma once
+
+#include <xbyak/xbyak.h>
+
+#include <map>
+#include <span>
+#include <vector>
+
+#include "cpu/loop_jit_plan.h"
+
+namespace nf::cpu {
+
+class LoopAssembler : private Xbyak::CodeGenerator {
+ public:
+  // Throws Xbyak::Error when the code does not fit into the memory.
+  LoopAssembler(const JitPlan& plan, std::span<uint8_t> memory);
+  size_t size() const { return getSize(); }
+
+ private:
+  using Zmm = Xbyak::Zmm;
+  using Address = Xbyak::Address;
+  using Reg64 = Xbyak::Reg64;
+
+  // What an instruction reads: a register, or one lane in memory that it broadcasts.
+  class Source {
+   public:
+    explicit Source(const Zmm& vector)
+        : register_(vector), memory_(0, false, Xbyak::RegExp()), in_memory_(false) {}
+    explicit Source(const Address& memory) : register_(0), memory_(memory), in_memory_(true) {}
+    operator const Xbyak::Operand&() const {
+      if (in_memory_) return memory_;
+      return register_;
+    }
+
+   private:
+    Zmm register_;
+    Address memory_;
+    bool in_memory_;
+  };
+
+  static constexpr int kVectors = 32, kLanes = 16, kFree = -1, kTemporary = -2, kReserved = -3;
+  static constexpr int32_t kRampAt = -16;  // before the constants: 0 to 15, as bytes
+
+  // ---- the skeleton (loop_jit_assembler.cpp) ----
+  void emit_function();
+  void emit_row(int32_t phase);
+  void emit_columns(int32_t phase);
+  void emit_loops(int unroll);
+  void emit_piece(int vectors, int rest);
+  void emit_block(int vector, bool masked);
+  void begin_reductions();
+  void end_reductions();
+  void begin_operations(int32_t phase, bool row);
+  void hoist();
+  void load_pointers();
+  Address at(int32_t pointer, int vector);
+  Address frame(int64_t offset) { return ptr[rsp + static_cast<size_t>(offset)]; }
+  Address frame_row(int32_t value);
+
+  // ---- vector registers ----
+  Zmm take(int owner);
+  void evict(int32_t value);
+  Zmm use(int32_t value);        // the value in a register
+  Source source(int32_t value);  // the same, or in memory
+  Zmm define(int32_t value);
+  Zmm temporary() { return take(kTemporary); }
+  Source constant(uint32_t bits);
+  Source constant(float value);
+  Zmm constant_register(float value);
+  void end_operation();
+  size_t next_use(int32_t value, size_t from) const;  // the first position from `from` on that reads it
+  void broadcast(const Zmm& to, float value);
+  int32_t constant_offset(uint32_t bits);
+  int hoisted(uint64_t key, int weight);
+
+  // ---- operations (loop_jit_math.cpp) ----
+  void emit_map(const JitOperation& op);
+  void emit_unary(Code code, const Zmm& y, int32_t x);
+  void emit_binary(Code code, const Zmm& y, int32_t a, int32_t b);
+  void emit_max(const Zmm& y, const Zmm& a, const Xbyak::Operand& b);
+  void emit_min(const Zmm& y, const Zmm& a, const Xbyak::Operand& b);
+  void emit_fold(Code reduction, const Zmm& y, const Zmm& a, const Xbyak::Operand& b);
+  void emit_truth(const Zmm& y, const Xbyak::Opmask& mask);
+  void emit_polynomial(const Zmm& p, const Zmm& x, std::initializer_list<float> coefficients);
+  void emit_exp(const Zmm& y, const Zmm& x);
+  void emit_log(const Zmm& y, const Zmm& x);
+  void emit_tanh(const Zmm& y, const Zmm& x);
+  void emit_sigmoid(const Zmm& y, const Zmm& x);
+  void emit_erf(const Zmm& y, const Zmm& x);
+  void emit_round_bf16(const Zmm& y, const Zmm& x);
+  void emit_bf16_bits(const Zmm& y, const Zmm& x);
+  void emit_call(const JitOperation& op, const Zmm& y);
+
+  // ---- memory (loop_jit_memory.cpp) ----
+  void emit_load(const Zmm& to, Code load, const Address& from);
+  void emit_store(const JitOperation& op);
+  void emit_row_load(const JitOperation& op);
+  void emit_row_store(const JitOperation& op);
+  void emit_reduce(const JitOperation& op);
+  void emit_column(const JitOperation& op);
+  Zmm reduced(const JitOperation& op);  // what a reduction folds
+  void emit_fold_lanes(Code reduction, const std::vector<Zmm>& lanes);
+  void load_accumulator(const Zmm& to, size_t reduction, int vector);
+  void store_accumulator(const Zmm& from, size_t reduction, int vector);
+
+  const JitPlan& plan_;
+
+  // the frame
+  int64_t rows_at_ = 0, cols_at_ = 0, stack_at_ = 0, row_values_at_ = 0, accumulators_at_ = 0, calls_at_ = 0,
+          spills_at_ = 0, frame_bytes_ = 0;
+  std::vector<int32_t> row_places_;  // of each value per row
+
+  // constants, behind the code
+  std::vector<uint32_t> pool_;
+
+  // the phase
+  std::vector<const JitOperation*> operations_;
+  std::vector<const JitOperation*> reductions_;
+  std::vector<std::vector<size_t>> uses_;  // positions in operations_ that read a value
+  std::map<int32_t, Reg64> pointers_;
+  int accumulator_registers_ = 0;  // reductions whose lanes stand in registers, from zmm31 down
+  std::map<uint64_t, int> hoisted_;
+  std::map<uint64_t, int> wanted_;  // how often a block broadcasts what
+  int32_t phase_ = 0;
+
+  // the block
+  struct Place {
+    int vector = -1, spill = -1;
+  };
+  std::vector<Place> places_;
+  int owners_[kVectors] = {};
+  uint32_t pinned_ = 0;
+  int peak_ = 0, spills_ = 0;
+  size_t position_ = 0;
+  int vector_ = 0;
+  bool masked_ = false;
+};
+
+}  // namespace nf::cpu
