@@ -1,10 +1,10 @@
 // Blocking after Goto: a task is one block of c. Its rows of a stay in the second-level cache, where they
 // stand or packed once for each block of k, and it takes b panel by panel, all rows passing over each. With
-// few rows every panel of b is packed just before its use (decoding is then one pass over the weights). With
-// many, b is packed in chunks that the third-level cache holds, before any of it is used: by all threads
-// together, or, if they are few, by each for itself, for to fetch what another core has just written takes
-// longer than to pack it. Goto, van de Geijn, "Anatomy of high-performance matrix multiplication", ACM TOMS
-// 34(3), 2008.
+// few rows every panel of b is packed just before its use, or, with very few, multiplied as it is read:
+// decoding is one pass over the weights. With many, b is packed in chunks that the third-level cache holds,
+// before any of it is used: by all threads together, or, if they are few, by each for itself, for to fetch
+// what another core has just written takes longer than to pack it. Goto, van de Geijn, "Anatomy of
+// high-performance matrix multiplication", ACM TOMS 34(3), 2008.
 #include "cpu/gemm.h"
 
 #include <algorithm>
@@ -54,6 +54,7 @@ struct Cut {
   int64_t k_blocks;       // k is cut into nearly equal blocks of whole steps
   bool shared;            // b is packed chunk by chunk
   bool copies;            // by every thread for itself, not by all together
+  bool thin;              // nothing is packed
   bool partial;           // c is bf16 and k has several blocks: sums wait in f32
   int64_t chunk_columns;  // of b; all of them unless shared
   int64_t chunk_blocks;   // of k
@@ -118,6 +119,12 @@ bool reads_rows(const GemmArgs& args, const GemmKernel& kernel) {
          args.a.row_stride > 0 && args.a.row_stride * size_of(args.a.dtype) % 4096 != 0;
 }
 
+bool is_thin(const GemmArgs& args, const GemmKernel& kernel) {
+  return kernel.thin != nullptr && args.m <= kMaxThinRows && args.a.col_stride == 1 &&
+         args.b.row_stride == 1 && args.a.dtype == kernel.operand && args.b.dtype == kernel.operand &&
+         args.k % kernel.k_per_step == 0;
+}
+
 Cut cut_of(const GemmArgs& args, int threads) {
   Cut cut{};
   cut.kernel = &kernel_for(args.a.dtype, args.b.dtype);
@@ -125,6 +132,7 @@ Cut cut_of(const GemmArgs& args, int threads) {
   cut.k_blocks = std::max<int64_t>(1, ceil_div(cut.steps(args.k), kMaxSteps));
   cut.partial = args.c_dtype == DType::bf16 && cut.k_blocks > 1;
   cut.threads = args.batch * args.m * args.n * args.k < kSmallWork ? 1 : std::max(threads, 1);
+  cut.thin = is_thin(args, *cut.kernel);
   const bool few_items = args.batch < 4 * cut.threads;
   cut.shared = few_items && (args.m > kMaxRows || (cut.threads > 1 && args.m >= 128 &&
                                                    args.n < 4 * cut.threads * kColumnsPrivate / 2));
@@ -329,6 +337,31 @@ void run_blocks(const Chunk& first, int64_t items, int32_t* workspace) {
   });
 }
 
+// A task is some columns of one product of the batch.
+void run_thin(const GemmArgs& args, const Cut& cut) {
+  constexpr int64_t kColumns = 16;  // that a kernel takes at once
+  const int64_t groups = ceil_div(args.n, kColumns), parts = std::min<int64_t>(groups, 8 * cut.threads);
+  parallel_for(cut.threads, args.batch * parts, [&](int64_t task) {
+    const int64_t item = task / parts, first = part_begin(groups, parts, task % parts) * kColumns;
+    const int64_t last = std::min(args.n, part_begin(groups, parts, task % parts + 1) * kColumns);
+    const int64_t size = size_of(args.a.dtype);
+    ThinArgs part;
+    part.a = element(args.a, item * args.a_batch_stride);
+    part.a_row_bytes = args.a.row_stride * size;
+    part.b = element(args.b, item * args.b_batch_stride + first * args.b.col_stride);
+    part.b_column_bytes = args.b.col_stride * size;
+    part.columns = last - first;
+    part.k = args.k;
+    part.k_blocks = cut.k_blocks;
+    part.c = static_cast<char*>(args.c) + (item * args.c_batch_stride + first) * size_of(args.c_dtype);
+    part.c_stride = args.c_row_stride;
+    part.store = args.accumulate               ? TileStore::add_f32
+                 : args.c_dtype == DType::bf16 ? TileStore::set_bf16
+                                               : TileStore::set_f32;
+    cut.kernel->thin(static_cast<int>(args.m), part);
+  });
+}
+
 void run_chunk(const Chunk& chunk, int32_t* workspace) {
   const Cut& cut = chunk.cut;
   const Layout layout(chunk.args, cut);
@@ -346,6 +379,7 @@ size_t gemm_workspace(const GemmArgs& args, int threads) {
   check(args);
   if (args.batch == 0 || args.m == 0 || args.n == 0) return 0;
   const Cut cut = cut_of(args, threads);
+  if (cut.thin) return 0;
   return static_cast<size_t>(Layout(args, cut).units(cut.threads)) * 4 + 64;
 }
 
@@ -353,6 +387,7 @@ void gemm(const GemmArgs& args, void* workspace, int threads) {
   check(args);
   if (args.batch == 0 || args.m == 0 || args.n == 0) return;
   const Cut cut = cut_of(args, threads);
+  if (cut.thin) return run_thin(args, cut);
   auto* const aligned = reinterpret_cast<int32_t*>(round_up(reinterpret_cast<intptr_t>(workspace), 64));
   if (!cut.shared)
     return run_blocks({args, cut, 0, 0, cut.column_panels(args.n), 0, cut.k_blocks}, args.batch, aligned);

@@ -258,6 +258,56 @@ void tile(int rows, int vectors, const TileArgs& args) {
   (args.a_row_bytes == 0 ? kPanelTiles : kRowTiles)[(rows - 1) * kVectors + vectors - 1](args);
 }
 
+// Sixteen columns at a time: 16 x 16 units are transposed in registers, and a column's sum is a lane.
+template <int kThinRows>
+void thin_of(const ThinArgs& s) {
+  const int64_t column = s.b_column_bytes / 2, steps = s.k / 2;
+  const bool adds = s.store == TileStore::add_f32;
+  TileArgs out;
+  out.c = s.c;
+  out.store = adds ? TileStore::set_f32 : s.store;
+  const auto unit = [&](int row, int64_t step) {
+    int32_t value;
+    std::memcpy(&value, static_cast<const char*>(s.a) + row * s.a_row_bytes + step * 4, sizeof value);
+    return as_pairs(_mm512_set1_epi32(value));
+  };
+  for (int64_t j = 0; j < s.columns; j += kLanes) {
+    const __mmask16 kept = mask16(s.columns - j);
+    const auto* from = static_cast<const uint16_t*>(s.b) + j * column;
+    __m512 total[kThinRows];
+    for (int row = 0; row < kThinRows; ++row)
+      if (adds)
+        total[row] = _mm512_maskz_loadu_ps(kept, static_cast<const float*>(s.c) + row * s.c_stride + j);
+    for (int64_t block = 0; block < s.k_blocks; ++block) {
+      const int64_t end = part_begin(steps, s.k_blocks, block + 1);
+      __m512 sum[kThinRows] = {};
+      for (int64_t step = part_begin(steps, s.k_blocks, block); step < end; step += kLanes) {
+        // The columns after these are called into the second-level cache.
+        for (int i = 0; i < kLanes; ++i) _mm_prefetch(from + (kLanes + i) * column + 2 * step, _MM_HINT_T1);
+        __m512i units[kLanes];
+        load_block(from + 2 * step, column, s.columns - j, mask32(2 * (end - step)), units);
+        const int64_t count = std::min<int64_t>(kLanes, end - step);
+#pragma GCC unroll 16
+        for (int i = 0; i < kLanes; ++i) {
+          if (i == count) break;
+#pragma GCC unroll 4
+          for (int row = 0; row < kThinRows; ++row)
+            sum[row] = _mm512_dpbf16_ps(sum[row], unit(row, step + i), as_pairs(units[i]));
+        }
+      }
+      for (int row = 0; row < kThinRows; ++row)
+        total[row] = block == 0 && !adds ? sum[row] : _mm512_add_ps(total[row], sum[row]);
+    }
+    for (int row = 0; row < kThinRows; ++row) store(total[row], kept, out, row * s.c_stride + j);
+  }
+}
+
+void thin(int rows, const ThinArgs& args) {
+  static constexpr void (*kThin[kMaxThinRows])(const ThinArgs&) = {thin_of<1>, thin_of<2>, thin_of<3>,
+                                                                   thin_of<4>};
+  kThin[rows - 1](args);
+}
+
 constexpr int kSpinVectors = 24;
 
 float spin(int64_t rounds, float seed) {
@@ -274,9 +324,8 @@ float spin(int64_t rounds, float seed) {
   return _mm512_reduce_add_ps(total);
 }
 
-constexpr GemmKernel kKernel = {
-    "avx512_bf16",           DType::bf16, 2, kLanes, kRows, kLanes, kVectors, pack, tile, spin,
-    4 * kLanes* kSpinVectors};
+constexpr GemmKernel kKernel = {"avx512_bf16", DType::bf16, 2,    kLanes, kRows, kLanes,
+                                kVectors,      pack,        tile, thin,   spin,  4 * kLanes* kSpinVectors};
 
 }  // namespace
 

@@ -245,8 +245,8 @@ float spin(int64_t rounds, float seed) {
 }
 
 constexpr GemmKernel kernel(std::string_view name) {
-  return {
-      name, DType::f32, 1, kLanes, kRows, kRowPitch, kVectors, pack, tile, spin, 2 * kLanes * kSpinVectors};
+  return {name,     DType::f32, 1,    kLanes,  kRows, kRowPitch,
+          kVectors, pack,       tile, nullptr, spin,  2 * kLanes * kSpinVectors};
 }
 
 }  // namespace HWY_NAMESPACE

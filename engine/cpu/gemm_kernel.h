@@ -76,6 +76,8 @@ void in_row_groups(const PanelSource& source, const Panels& panels, int64_t firs
   }
 }
 
+constexpr int kMaxThinRows = 4;
+
 enum class TileStore : uint8_t { set_f32, add_f32, set_bf16 };
 
 // Bytes of an element of c.
@@ -89,6 +91,20 @@ struct TileArgs {
   void* c = nullptr;        // address of the tile's first element
   int64_t c_stride = 0;
   int64_t columns = 0;  // how many to store, at least pitch of b - lanes + 1
+  TileStore store = TileStore::set_f32;
+};
+
+// Few rows of a against columns of b along which k is contiguous: both are read where they stand.
+struct ThinArgs {
+  const void* a = nullptr;  // first row; rows are contiguous
+  int64_t a_row_bytes = 0;
+  const void* b = nullptr;     // first column
+  int64_t b_column_bytes = 0;  // from one column to the next
+  int64_t columns = 0;
+  int64_t k = 0;         // whole steps
+  int64_t k_blocks = 1;  // nearly equal parts of k, each with a sum of its own
+  void* c = nullptr;     // first row
+  int64_t c_stride = 0;
   TileStore store = TileStore::set_f32;
 };
 
@@ -130,6 +146,10 @@ struct GemmKernel {
 
   // The tile of rows in [1, max_rows] and vectors in [1, max_vectors].
   void (*tile)(int rows, int vectors, const TileArgs& args);
+
+  // The same sums for rows in [1, kMaxThinRows] and any number of columns, at the speed of memory; null:
+  // none.
+  void (*thin)(int rows, const ThinArgs& args);
 
   // Multiplies and adds in registers alone, `spin_flops` operations per round; returns a number that depends
   // on all.
