@@ -19,19 +19,27 @@ bool has_weights(const fs::path& folder) {
   return fs::exists(folder / "model.safetensors") || fs::exists(folder / "model.safetensors.index.json");
 }
 
+float widen(float value) { return value; }
+float widen(double value) { return static_cast<float>(value); }
+float widen(bf16 value) { return to_float(value); }
+float widen(f16 value) { return to_float(value); }
+
+// Bytes in a file need not be aligned to their elements.
 template <typename T>
-T element(std::span<const std::byte> bytes, size_t index) {
-  T value;
-  std::memcpy(&value, bytes.data() + index * sizeof(T), sizeof(T));
-  return value;
+void copy_widened(std::span<const std::byte> bytes, std::span<float> to) {
+  for (size_t i = 0; i < to.size(); ++i) {
+    T value;
+    std::memcpy(&value, bytes.data() + i * sizeof(T), sizeof(T));
+    to[i] = widen(value);
+  }
 }
 
-float as_float(const NamedTensor& tensor, size_t index) {
+void copy_widened(const NamedTensor& tensor, std::span<float> to) {
   switch (tensor.dtype) {
-    case DType::f32: return element<float>(tensor.bytes, index);
-    case DType::bf16: return to_float(element<bf16>(tensor.bytes, index));
-    case DType::f16: return to_float(element<f16>(tensor.bytes, index));
-    default: return static_cast<float>(element<double>(tensor.bytes, index));
+    case DType::f32: return copy_widened<float>(tensor.bytes, to);
+    case DType::bf16: return copy_widened<bf16>(tensor.bytes, to);
+    case DType::f16: return copy_widened<f16>(tensor.bytes, to);
+    default: return copy_widened<double>(tensor.bytes, to);
   }
 }
 
@@ -72,11 +80,10 @@ void load_weights(State& state, const std::vector<Parameter>& parameters, const 
     state.ensure(p.name, {DType::f32, p.shape});
     const std::span<std::byte> memory = state.memory(p.name);
     const std::span<float> values(reinterpret_cast<float*>(memory.data()), memory.size() / sizeof(float));
-    for (size_t i = 0; i < values.size(); ++i) {
-      values[i] = as_float(tensor, i);
-      require(std::isfinite(values[i]), "{}: tensor '{}' holds a value that is not finite at element {}",
-              path.string(), p.name, i);
-    }
+    copy_widened(tensor, values);
+    const auto bad = std::ranges::find_if(values, [](float value) { return !std::isfinite(value); });
+    require(bad == values.end(), "{}: tensor '{}' holds a value that is not finite at element {}",
+            path.string(), p.name, bad - values.begin());
   }
   const auto known = [&](const NamedTensor& tensor) {
     return std::any_of(parameters.begin(), parameters.end(),
