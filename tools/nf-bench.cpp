@@ -24,16 +24,16 @@ struct Arguments {
 using Section = void (*)(const Bench& bench, BenchReport& report);
 
 constexpr std::string_view kSteps = "steps";
-constexpr std::pair<std::string_view, Section> kSections[] = {{"machine", bench_machine},
-                                                              {"matmul", bench_matmul},
-                                                              {"attention", bench_attention},
-                                                              {"loss", bench_loss},
-                                                              {"loops", bench_loops}};
+constexpr std::string_view kScale = "scale";  // takes minutes: only when it is asked for
+constexpr std::pair<std::string_view, Section> kSections[] = {
+    {"machine", bench_machine}, {"matmul", bench_matmul}, {"attention", bench_attention},
+    {"loss", bench_loss},       {"loops", bench_loops},   {"generation", bench_generation}};
 
 void check_section(const std::string& word) {
   std::vector<std::string_view> names;
   for (const auto& [name, section] : kSections) names.push_back(name);
   names.push_back(kSteps);
+  names.push_back(kScale);
   if (std::find(names.begin(), names.end(), word) != names.end()) return;
   const std::string_view near = nearest(word, names);
   require(!near.empty(), "nf-bench: unknown section '{}'; there are {}", printable(word),
@@ -62,8 +62,9 @@ bool read(Arguments& a, int argc, char** argv) {
   flags.toggle({.name = "json", .help = "print one JSON object, when everything is measured"}, a.json);
   if (!flags.parse(argc, argv,
                    "nf-bench [SECTION…] measures the engine on this machine, and the machine itself beside "
-                   "each figure.\nSections: machine matmul attention loss loops steps; none means all (a "
-                   "minute or so).",
+                   "each figure.\nSections: machine matmul attention loss loops generation steps; none means "
+                   "all of these (a minute or so).\nAnd scale, which takes minutes: steps of many lengths, "
+                   "depths and vocabularies.",
                    "  nf-bench\n  nf-bench matmul attention --threads 1\n  nf-bench steps -m ngpt --json"))
     return false;
   for (const std::string& section : a.sections) check_section(section);
@@ -88,6 +89,7 @@ int run(int argc, char** argv) {
   for (const auto& [name, section] : kSections)
     if (wanted(name)) section(bench, report);
   if (model) bench_steps(bench, *model, report);
+  if (std::find(a.sections.begin(), a.sections.end(), kScale) != a.sections.end()) bench_scale(bench, report);
   report.finish();
   return kExitDone;
 }

@@ -1,4 +1,4 @@
-// The sections of nf-bench (one more in steps.h): each measures one part of the engine through its public
+// The sections of nf-bench (more in steps.h): each measures one part of the engine through its public
 // interface and adds its rows to the report.
 #pragma once
 
@@ -17,5 +17,7 @@ void bench_attention(const Bench& bench, BenchReport& report);
 void bench_loss(const Bench& bench, BenchReport& report);
 // What the compiler fuses: norms, activations, the optimizer.
 void bench_loops(const Bench& bench, BenchReport& report);
+// A model of 124M parameters reads a prompt and writes tokens.
+void bench_generation(const Bench& bench, BenchReport& report);
 
 }  // namespace nf

@@ -28,14 +28,10 @@ BenchModel load_bench_model(const std::string& config) {
           .settings = parse_training(parsed.training, model, file.string())};
 }
 
-void bench_steps(const Bench& bench, const BenchModel& chosen, BenchReport& report) {
+StepTiming time_step(const Bench& bench, const BenchModel& chosen) {
   const ModelConfig& model = chosen.model;
   const TrainSettings& settings = chosen.settings;
-  report.section("steps", "training on random tokens; GFLOP/s of forward + backward without recomputation",
-                 {{.key = "ms", .title = "ms"},
-                  {.key = "tokens_per_second", .title = "tokens/s", .digits = 0},
-                  {.key = "gflops", .title = "GFLOP/s"},
-                  {.key = "share_of_peak", .title = "% of peak", .scale = 100}});
+  StepTiming result;
   run_accepted([&] {
     TrainingSession session(model, settings, false, bench.device);
     session.initialize();
@@ -47,13 +43,28 @@ void bench_steps(const Bench& bench, const BenchModel& chosen, BenchReport& repo
     const Timing timing = measure(
         bench.seconds, [&] { session.step(*batches, ++number, 1e-5); },
         [&] { return bench.device->peak_flops(session.compute()); });
-    const auto per_step = static_cast<double>(tokens * settings.grad_accum);
-    const double rate = 3 * forward_flops_per_token(model, settings.seq_len) * per_step / timing.seconds;
-    report.row(fmt::format("{}, {} x {} tokens", chosen.name, settings.batch_size * settings.grad_accum,
-                           settings.seq_len),
-               nf::name(session.compute()),
-               {timing.seconds * 1e3, per_step / timing.seconds, rate * 1e-9, rate / timing.yardstick});
+    result.compute = session.compute();
+    result.seconds = timing.seconds;
+    result.tokens_per_second = static_cast<double>(tokens * settings.grad_accum) / timing.seconds;
+    result.flops_per_token = 3 * forward_flops_per_token(model, settings.seq_len);
+    result.share_of_peak = result.flops_per_token * result.tokens_per_second / timing.yardstick;
   });
+  return result;
+}
+
+void bench_steps(const Bench& bench, const BenchModel& chosen, BenchReport& report) {
+  const TrainSettings& settings = chosen.settings;
+  report.section("steps", "training on random tokens; GFLOP/s of forward + backward without recomputation",
+                 {{.key = "ms", .title = "ms"},
+                  {.key = "tokens_per_second", .title = "tokens/s", .digits = 0},
+                  {.key = "gflops", .title = "GFLOP/s"},
+                  {.key = "share_of_peak", .title = "% of peak", .scale = 100}});
+  const StepTiming step = time_step(bench, chosen);
+  report.row(fmt::format("{}, {} x {} tokens", chosen.name, settings.batch_size * settings.grad_accum,
+                         settings.seq_len),
+             nf::name(step.compute),
+             {step.seconds * 1e3, step.tokens_per_second,
+              step.flops_per_token * step.tokens_per_second * 1e-9, step.share_of_peak});
 }
 
 }  // namespace nf
