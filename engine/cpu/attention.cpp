@@ -22,8 +22,9 @@ void check(const AttentionConfig& c) {
           "attention: {} queries and {} keys, fewer than 2^30 are supported", c.queries, c.keys);
   require(c.kv_heads > 0 && c.heads > 0 && c.heads % c.kv_heads == 0,
           "attention: {} query heads must be a positive multiple of {} key heads", c.heads, c.kv_heads);
-  require(c.key_width >= 1 && c.key_width <= 256 && c.value_width >= 1 && c.value_width <= 256,
-          "attention: key width {} and value width {} must be 1 … 256", c.key_width, c.value_width);
+  require(c.key_width >= 1 && c.key_width <= kMostWidth && c.value_width >= 1 && c.value_width <= kMostWidth,
+          "attention: key width {} and value width {} must be 1 … {}", c.key_width, c.value_width,
+          kMostWidth);
   require(c.cap_type == CapType::none || c.cap > 0.0F, "attention: cap {} must be positive", c.cap);
   require(c.window >= 0, "attention: window {} must not be negative", c.window);
   require(c.dropout >= 0.0F && c.dropout < 1.0F, "attention: dropout {} must be in [0, 1)", c.dropout);

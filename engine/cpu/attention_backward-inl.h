@@ -28,6 +28,12 @@ HWY_INLINE Range seeing_queries(const Problem& p, int64_t key, int64_t keys) {
           window > 0 ? smaller(queries, key + keys - 1 + window - p.offset) : queries};
 }
 
+// The same for a chunk of keys.
+HWY_INLINE Range queries_of_chunk(const Problem& p, int64_t chunk) {
+  const int64_t key = chunk * p.backward.chunk_keys;
+  return seeing_queries(p, key, smaller(p.backward.chunk_keys, p.config.keys - key));
+}
+
 // One task of the backward pass: a chunk of keys, for one query head or for every head of a group.
 template <typename Policy>
 class Backward {
@@ -49,9 +55,12 @@ class Backward {
 
   void run() {
     const AttentionConfig& c = p_.config;
-    fill(dq_, heads_ * c.queries * dq_row_, 0.0F);
     const int64_t begin = chunk_ * p_.backward.chunk_keys;
     const int64_t end = smaller(c.keys, begin + p_.backward.chunk_keys);
+    // A partial sum has only the rows that its chunk gives something to; see finish_dq.
+    const Range rows = p_.backward.chunks > 1 ? queries_of_chunk(p_, chunk_) : Range{0, c.queries};
+    for (int64_t h = 0; h < heads_; ++h)
+      fill(dq_ + (h * c.queries + rows.first) * dq_row_, larger(0, rows.last - rows.first) * dq_row_, 0.0F);
     for (int64_t key = begin; key < end; key += kBackwardKeys)
       keys_block(key, smaller(kBackwardKeys, end - key));
     if (p_.backward.chunks > 1) return;
@@ -349,9 +358,18 @@ void finish_dq(const Problem& p, int64_t task) {
   const AttentionConfig& c = p.config;
   const int64_t blocks = div_up(c.queries, kDeltaRows), first = task % blocks * kDeltaRows;
   const int64_t head = task / blocks % c.heads, batch = task / blocks / c.heads;
+  HWY_ALIGN float row[kMostWidth];
   for (int64_t i = first; i < smaller(c.queries, first + kDeltaRows); ++i) {
-    float* row = p.partial_dq + ((batch * c.heads + head) * c.queries + i) * p.key_padded;
-    sum_rows(row, p.key_padded, c.batch * c.heads * c.queries * p.key_padded, p.backward.chunks);
+    fill(row, p.key_padded, 0.0F);
+    for (int64_t chunk = 0; chunk < p.backward.chunks; ++chunk) {
+      const Range rows = queries_of_chunk(p, chunk);
+      if (i < rows.first || i >= rows.last) continue;
+      const float* part =
+          p.partial_dq + (((chunk * c.batch + batch) * c.heads + head) * c.queries + i) * p.key_padded;
+      for (int64_t column = 0; column < p.key_padded; column += kLanes)
+        hn::Store(hn::Add(hn::Load(Floats(), row + column), hn::Load(Floats(), part + column)), Floats(),
+                  row + column);
+    }
     write_row(row, c.scale, c.key_width, p.grad_q.at(batch, i, head), p.grad_q.bf16);
   }
 }

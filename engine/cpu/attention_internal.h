@@ -14,6 +14,7 @@ namespace nf::cpu::attention {
 // Rows are handled in groups; columns are padded to whole groups. A group is a multiple of every vector
 // length used.
 inline constexpr int64_t kGroup = 16;
+inline constexpr int64_t kMostWidth = 256;        // of a head
 inline constexpr int64_t kForwardKeys = 128;      // keys of a block, forward
 inline constexpr int64_t kBackwardKeys = 64;      // keys of a block, backward
 inline constexpr int64_t kBackwardQueries = 128;  // queries of a block, backward
