@@ -9,6 +9,7 @@ BUILD_PACKAGES := g++ cmake pkg-config ninja-build ccache libfmt-dev libxxhash-d
                   libsimdjson-dev libcli11-dev libxbyak-dev zlib1g-dev libzstd-dev libsnappy-dev doctest-dev
 DEMO_PACKAGES  := fortunes
 BENCH_PACKAGES := libbenchmark-dev
+PEER_PACKAGES  := python3-protobuf
 FUZZ_PACKAGES  := clang libclang-rt-dev
 
 # Ninja where there is one; a build directory that is already configured keeps what it has.
@@ -39,6 +40,7 @@ packages:        ## install the Debian packages that a build needs and that are 
 	$(call install,$(BUILD_PACKAGES),to build)
 
 peers:           ## install other people's programs that the tests ask for a second opinion
+	$(call install,$(PEER_PACKAGES),for the tests that ask it)
 	@mkdir -p $(BUILD)/peers && cp tests/peers/package.json $(BUILD)/peers/
 	@npm install --prefix $(BUILD)/peers --omit=optional --ignore-scripts --no-audit --no-fund --loglevel=error || \
 	  echo "no peers: the tests that ask them are skipped"

@@ -265,7 +265,7 @@ constexpr auto kTrainingKeys =
                                      "min_lr_ratio", "decay_fraction", "decay_shape",  "dtype",
                                      "device",       "threads",        "seed",         "out",
                                      "run_name",     "eval_every",     "eval_batches", "save_every",
-                                     "keep",         "init_from"});
+                                     "keep",         "track",          "init_from"});
 
 // Other spellings of our keys: upstream's, and older ones of Hugging Face.
 struct Alias {

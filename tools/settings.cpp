@@ -88,6 +88,26 @@ void read(std::vector<std::string>& out, const json& value, const std::string& w
   for (const json& item : value) read(out.emplace_back(), item, where);
 }
 
+// "jsonl,tensorboard" or ["jsonl", "tensorboard"].
+void read(Tracking& out, const json& value, const std::string& where) {
+  constexpr std::string_view kRule = "{} must be a list of jsonl, tensorboard and wandb, not {}";
+  std::vector<std::string> names;
+  if (value.is_string()) {
+    const std::string text = value.get<std::string>() + ",";
+    for (size_t at = 0, end = 0; (end = text.find(',', at)) != std::string::npos; at = end + 1)
+      names.push_back(text.substr(at, end - at));
+  } else {
+    require(value.is_array(), kRule, where, shown(value));
+    for (const json& item : value) read(names.emplace_back(), item, where);
+  }
+  out = {};
+  for (const std::string& name : names) {
+    require(name == "jsonl" || name == "tensorboard" || name == "wandb", kRule, where, shown(value));
+    out.tensorboard |= name == "tensorboard";
+    out.wandb |= name == "wandb";
+  }
+}
+
 template <typename Enum>
 requires std::is_enum_v<Enum>
 void read(Enum& out, const json& value, const std::string& where) {
@@ -103,6 +123,8 @@ template <typename T>
 Ordered write(const T& value) {
   if constexpr (std::is_enum_v<T>)
     return word(value);
+  else if constexpr (std::is_same_v<T, Tracking>)
+    return std::string("jsonl") + (value.tensorboard ? ",tensorboard" : "") + (value.wandb ? ",wandb" : "");
   else
     return value;
 }
@@ -163,6 +185,7 @@ constexpr auto kKeys = std::to_array<Key>({
     key<&S::eval_batches>("eval_batches"),
     key<&S::save_every>("save_every"),
     key<&S::keep>("keep"),
+    key<&S::track>("track"),
     key<&S::init_from>("init_from"),
 });
 

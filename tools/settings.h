@@ -32,6 +32,12 @@ std::string_view name(DeviceKind device);
 std::string_view name(BatchMode mode);
 std::string_view name(TokenizerKind tokenizer);
 
+// Where metrics go besides metrics.jsonl.
+struct Tracking {
+  bool tensorboard = false, wandb = false;
+  bool operator==(const Tracking&) const = default;
+};
+
 struct TrainSettings {
   // Data
   std::vector<std::string> data;  // files or folders of text; may be empty for nf-estimate
@@ -79,6 +85,7 @@ struct TrainSettings {
   int64_t eval_batches = 20;  // at most this many
   int64_t save_every = 200;   // steps; 0: only at the end
   int64_t keep = 3;           // checkpoints kept, besides the best
+  Tracking track;             // "jsonl,tensorboard,wandb", jsonl always
   bool resume = false;        // continue a run
   std::string resume_from;    // run or checkpoint folder; `out` when not given
   std::string init_from;      // weights to start from: a folder with model.safetensors
@@ -92,7 +99,7 @@ struct TrainSettings {
   int64_t warmup_for(int64_t total) const;
 };
 
-enum class Program : uint8_t { train, estimate };
+enum class Program : uint8_t { train, estimate, compare };
 
 struct CommandLine {
   TrainSettings settings;

@@ -160,6 +160,13 @@ void add_extra_args(Request& request, const std::string& text) {
   request.model.update(extra);
 }
 
+// --wandb is --track with wandb in its list.
+void add_wandb(Request& request) {
+  json& track = request.training["track"];
+  const std::string list = track.is_string() ? track.get<std::string>() : "jsonl";
+  track = list.find("wandb") == std::string::npos ? list + ",wandb" : list;
+}
+
 // Flags that neither name a training key nor a key of the model. False when `name` is none of them.
 bool apply_own_flag(Request& request, std::string_view name, const std::vector<std::string>& values) {
   const std::string& value = values.back();
@@ -187,7 +194,7 @@ bool apply_own_flag(Request& request, std::string_view name, const std::vector<s
   else if (name == "use-cache")
     request.notes.emplace_back("--use-cache: training keeps no cache, the flag changes nothing");
   else if (name == "wandb" && !off)
-    request.notes.emplace_back("--wandb: nothing is sent anywhere; metrics are in the run's folder");
+    add_wandb(request);
   else
     return name == "wandb" || name == "no-wandb" || name == "set";
   return true;

@@ -91,6 +91,8 @@ constexpr auto kRun = std::to_array<Flag>({
     {"save-every", "save_every", value, "N", "steps between checkpoints, 0 for one at the end"},
     {"save-steps", "save_every", value, "N", ""},
     {"keep", "keep", value, "K", "checkpoints to keep, besides the best"},
+    {"track", "track", value, "LIST",
+     "where metrics go: jsonl (always), tensorboard, wandb (an offline run, sent by 'wandb sync')"},
     {"resume", "", optional, "DIR", "go on with a run from its newest whole checkpoint, or from a given one",
      "off"},
     {"resume-from-checkpoint", "", optional, "DIR", ""},
@@ -132,7 +134,8 @@ std::string joined_model_keys() {
 std::span<const FlagGroup> flag_groups() { return kGroups; }
 
 std::string_view program_name(Program program) {
-  return program == Program::train ? "nf-train" : "nf-estimate";
+  constexpr std::string_view kNames[] = {"nf-train", "nf-estimate", "nf-compare"};
+  return kNames[static_cast<size_t>(program)];
 }
 
 std::string help_text(Program program) {

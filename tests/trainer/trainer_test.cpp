@@ -7,6 +7,7 @@
 #include "nf/file.h"
 #include "tests/trainer/training_support.h"
 #include "tools/program.h"
+#include "tools/tracking/jsonl_tracker.h"
 #include "tools/trainer/tensors.h"
 
 using namespace nf;

@@ -1,16 +1,14 @@
 #include "tools/tracking/jsonl_tracker.h"
 
-#include <fcntl.h>
-#include <nf/error.h>
-#include <nf/file.h>
 #include <simdjson.h>
-#include <unistd.h>
 
-#include <cerrno>
+#include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <iterator>
 #include <limits>
+
+#include "nf/error.h"
+#include "nf/file.h"
 
 namespace nf {
 namespace {
@@ -52,33 +50,27 @@ void for_each_record(std::string_view bytes, Visit visit) {
 
 }  // namespace
 
-JsonlTracker::JsonlTracker(fs::path file, std::optional<int64_t> resume_step)
-    : file_(std::move(file)), last_step_(std::numeric_limits<int64_t>::min()) {
+JsonlTracker::JsonlTracker(const fs::path& file, std::optional<int64_t> resume_step)
+    : last_step_(std::numeric_limits<int64_t>::min()) {
   std::error_code ignored;
-  if (resume_step && fs::exists(file_, ignored)) {
-    const std::string bytes = read_file(file_, kMaxBytes);
+  int64_t keep = 0;
+  if (resume_step && fs::exists(file, ignored)) {
+    const std::string bytes = read_file(file, kMaxBytes);
     std::string kept;
     for_each_record(bytes, [&](int64_t step, const simdjson::dom::object&, std::string_view line) {
       if (step > *resume_step) return;
       kept += line;
       last_step_ = std::max(last_step_, step);
     });
-    if (kept.size() != bytes.size()) write_file(file_, kept);
+    if (kept.size() != bytes.size()) write_file(file, kept);
+    keep = static_cast<int64_t>(kept.size());
   }
-  const int truncate = resume_step ? 0 : O_TRUNC;
-  descriptor_ = ::open(file_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | truncate, 0644);
-  require(descriptor_ >= 0, "tracking: cannot open {}: {}", file_.string(), std::strerror(errno));
-  size_ = ::lseek(descriptor_, 0, SEEK_END);
-}
-
-JsonlTracker::~JsonlTracker() {
-  if (descriptor_ >= 0) ::close(descriptor_);
+  file_.emplace(file, keep);
 }
 
 void JsonlTracker::log(int64_t step, std::span<const Metric> metrics) {
-  require(descriptor_ >= 0, "tracking: {} is closed", file_.string());
   require(step >= last_step_, "tracking: step {} comes after step {} in {}", step, last_step_,
-          file_.string());
+          file_->path().string());
   line_.clear();
   fmt::format_to(std::back_inserter(line_), "{{\"step\":{}", step);
   for (const Metric& metric : metrics) {
@@ -92,46 +84,33 @@ void JsonlTracker::log(int64_t step, std::span<const Metric> metrics) {
       line_ += "null";
   }
   line_ += "}\n";
-
-  for (std::string_view rest = line_; !rest.empty();) {
-    const ssize_t written = ::write(descriptor_, rest.data(), rest.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) {
-      const int reason = errno;
-      // Should this fail too, resuming drops the half line.
-      [[maybe_unused]] const int undone = ::ftruncate(descriptor_, size_);
-      fail("tracking: cannot write {}: {}", file_.string(), std::strerror(reason));
-    }
-    rest.remove_prefix(static_cast<size_t>(written));
-  }
-  size_ += static_cast<int64_t>(line_.size());
+  file_->append(line_);
   last_step_ = step;
 }
 
-void JsonlTracker::flush() {
-  if (descriptor_ < 0) return;
-  // EINVAL: a pipe or a device, which has nothing to sync.
-  require(::fsync(descriptor_) == 0 || errno == EINVAL, "tracking: cannot sync {}: {}", file_.string(),
-          std::strerror(errno));
-}
-
-void JsonlTracker::close() {
-  if (descriptor_ < 0) return;
-  flush();
-  const int descriptor = std::exchange(descriptor_, -1);
-  require(::close(descriptor) == 0, "tracking: cannot close {}: {}", file_.string(), std::strerror(errno));
+void read_records(const fs::path& file,
+                  const std::function<void(int64_t step, std::span<const Metric> metrics)>& visit) {
+  const std::string bytes = read_file(file, kMaxBytes);
+  std::vector<Metric> metrics;
+  for_each_record(bytes, [&](int64_t step, const simdjson::dom::object& object, std::string_view) {
+    metrics.clear();
+    for (const auto& [name, element] : object) {
+      double value = std::numeric_limits<double>::quiet_NaN();
+      if (name != "step" && (element.is_null() || element.get(value) == simdjson::SUCCESS))
+        metrics.push_back({name, value});
+    }
+    visit(step, metrics);
+  });
 }
 
 MetricSeries read_metric(const fs::path& file, std::string_view name) {
   MetricSeries series;
-  const std::string bytes = read_file(file, kMaxBytes);
-  for_each_record(bytes, [&](int64_t step, const simdjson::dom::object& object, std::string_view) {
-    simdjson::dom::element element;
-    if (object.at_key(name).get(element) != simdjson::SUCCESS) return;
-    double value = std::numeric_limits<double>::quiet_NaN();
-    if (!element.is_null() && element.get(value) != simdjson::SUCCESS) return;
-    series.steps.push_back(static_cast<double>(step));
-    series.values.push_back(value);
+  read_records(file, [&](int64_t step, std::span<const Metric> metrics) {
+    for (const Metric& metric : metrics) {
+      if (metric.name != name) continue;
+      series.steps.push_back(static_cast<double>(step));
+      series.values.push_back(metric.value);
+    }
   });
   return series;
 }

@@ -20,6 +20,8 @@ int64_t& class_of(MemoryEstimate& memory, std::string_view state) {
   return state.find('/') == std::string_view::npos ? memory.weights : memory.optimizer;
 }
 
+constexpr int64_t kKibi = 1024;
+
 // The number after `key` in a file of lines "key 123 …"; with an empty key, the file's first number.
 std::optional<int64_t> number_in(const fs::path& file, std::string_view key = {}) {
   std::ifstream stream(file);
@@ -69,8 +71,12 @@ MemoryEstimate estimate_memory(const ModelConfig& model, const PlanOptions& opti
   return sum_memory(plans, kinds);
 }
 
+int64_t process_memory(const fs::path& root) {
+  return kKibi * number_in(root / "proc/self/status", "VmRSS:").value_or(0);
+}
+
 MachineMemory machine_memory(const fs::path& root) {
-  constexpr int64_t kKibi = 1024, kMost = int64_t{1} << 60;
+  constexpr int64_t kMost = int64_t{1} << 60;
   const fs::path meminfo = root / "proc/meminfo";
   MachineMemory memory{.total = kKibi * number_in(meminfo, "MemTotal:").value_or(0)};
   memory.available = memory.total;

@@ -49,6 +49,9 @@ struct MachineMemory {
 // `root`: the folder that holds proc and sys.
 MachineMemory machine_memory(const std::filesystem::path& root = "/");
 
+// Bytes of this process that are in memory now; 0: not known.
+int64_t process_memory(const std::filesystem::path& root = "/");
+
 // Why a run that needs this does not fit, in one line that says which batch size would; none when it does, or
 // when nobody knows. Plans smaller batches, half the size each time.
 std::optional<std::string> memory_shortage(const MemoryEstimate& needed, const ModelConfig& model,

@@ -5,13 +5,19 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "tools/tracking/jsonl_tracker.h"
 #include "tools/tracking/plot.h"
+#include "tools/tracking/tensorboard_tracker.h"
+#include "tools/tracking/wandb_tracker.h"
+#include "tools/trainer/memory.h"
 
 namespace nf {
 namespace {
 
 namespace fs = std::filesystem;
 using Ordered = nlohmann::ordered_json;
+
+constexpr double kSecondsBetweenMemory = 1;
 
 void print(std::string_view text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
@@ -33,20 +39,75 @@ Ordered number(const std::optional<double>& value) { return value ? Ordered(*val
 
 }  // namespace
 
+RunFacts run_facts(const ModelConfig& model, const TrainSettings& settings, int64_t memory_bytes) {
+  const DType compute = settings.dtype == ComputeType::bf16 ? DType::bf16 : DType::f32;
+  return {.name = settings.run_name,
+          .group = "",
+          .architecture = std::string(name(model.attention_type)),
+          .parameters = count_parameters(model).total,
+          .flops_per_token = 3 * forward_flops_per_token(model, settings.seq_len),
+          .kv_cache_bytes = kv_cache_values(model) * model.num_hidden_layers * size_of(compute),
+          .memory_bytes = memory_bytes,
+          .steps = settings.steps,
+          .config_json = merged_config_json(model, settings)};
+}
+
 RunReport::RunReport(const TrainSettings& settings, fs::path run, int64_t first_step, int64_t total,
-                     bool resumed)
+                     bool resumed, const RunOptions& options)
     : settings_(settings),
       run_(std::move(run)),
       first_step_(first_step),
       total_(total),
       resumed_(resumed),
-      tracker_(run_ / "metrics.jsonl", resumed ? std::optional(first_step) : std::nullopt),
-      bar_(standard_error(), total) {}
+      options_(options),
+      page_(run_ / "report.html"),
+      bar_(standard_error(), total) {
+  const std::optional<int64_t> resume_step = resumed ? std::optional(first_step) : std::nullopt;
+  trackers_.add(std::make_unique<JsonlTracker>(run_ / "metrics.jsonl", resume_step));
+  history_.read(run_ / "metrics.jsonl");
+  seconds_before_ = history_.seconds();
+}
+
+void RunReport::add_trackers() {
+  const std::optional<int64_t> resume_step = resumed_ ? std::optional(first_step_) : std::nullopt;
+  if (settings_.track.tensorboard)
+    trackers_.add(
+        std::make_unique<TensorboardTracker>(run_ / "tensorboard", resume_step, facts_.config_json));
+  if (settings_.track.wandb)
+    trackers_.add(std::make_unique<WandbTracker>(
+        run_, resume_step, WandbOptions{.name = settings_.run_name, .config_json = facts_.config_json}));
+}
+
+void RunReport::log(int64_t step, std::span<const Metric> metrics) {
+  trackers_.log(step, metrics);
+  history_.log(step, metrics);
+}
+
+// A page that cannot be written is no reason to end a run.
+void RunReport::write_page(RunStatus status) {
+  const ModelConfig model = parse_config(facts_.config_json, "config").model;
+  Page page{.title = facts_.name,
+            .subtitle = fmt::format("{}, {} parameters, {}, width {}, vocabulary {}; {} with lr {}",
+                                    facts_.architecture, quantity(facts_.parameters),
+                                    counted(model.num_hidden_layers, "layer"), model.hidden_size,
+                                    model.vocab_size, name(settings_.optimizer), settings_.lr),
+            .runs = {{.facts = facts_, .status = status, .history = &history_}}};
+  try {
+    page_.write(page);
+  } catch (const Error& error) {
+    if (!page_failed_) note(error.what());
+    page_failed_ = true;
+  }
+}
 
 void RunReport::begin(const TrainingSession& session, const TrainingData& data, double seconds) {
+  const int64_t state = session.state().bytes(), arena = session.executables().arena_bytes();
+  facts_ = run_facts(session.model(), settings_, state + arena);
+  facts_.steps = total_;
+  add_trackers();
+  if (options_.brief) return;
   const ModelConfig& model = session.model();
   const ParameterCount count = count_parameters(model);
-  const int64_t state = session.state().bytes(), arena = session.executables().arena_bytes();
   const int64_t batch = settings_.batch_size * settings_.grad_accum * settings_.seq_len;
   if (settings_.json) {
     print_event({{"event", "start"},
@@ -83,14 +144,20 @@ void RunReport::begin(const TrainingSession& session, const TrainingData& data, 
 
 void RunReport::step(const StepReport& report) {
   const StepResult& result = report.result;
-  std::array<Metric, 6> metrics{{{"loss", result.loss},
+  std::array<Metric, 8> metrics{{{"loss", result.loss},
                                  {"lr", report.learning_rate},
                                  {"grad_norm", result.gradient_norm},
-                                 {"tokens", static_cast<double>(report.tokens)}}};
-  size_t count = 4;
+                                 {"tokens", static_cast<double>(report.tokens)},
+                                 {"seconds", seconds_before_ + report.seconds}}};
+  size_t count = 5;
   if (report.tokens_per_second) metrics[count++] = {"tokens_per_second", *report.tokens_per_second};
   if (result.head_similarity) metrics[count++] = {"head_similarity", *result.head_similarity};
-  tracker_.log(report.step, std::span<const Metric>(metrics).first(count));
+  if (memory_told_ == 0 || report.seconds - memory_told_ > kSecondsBetweenMemory) {
+    memory_told_ = report.seconds;
+    if (const int64_t bytes = process_memory(); bytes > 0)
+      metrics[count++] = {"memory", static_cast<double>(bytes)};
+  }
+  log(report.step, std::span<const Metric>(metrics).first(count));
   trained_tokens_ += result.tokens;
   last_loss_ = result.loss;
   if (settings_.json)
@@ -107,6 +174,7 @@ void RunReport::step(const StepReport& report) {
                  .loss = result.loss,
                  .tokens_per_second = report.tokens_per_second,
                  .peak_share = report.peak_share});
+  if (page_.due(false)) write_page(RunStatus::running);
 }
 
 void RunReport::skipped(int64_t step, double gradient_norm) {
@@ -117,12 +185,13 @@ void RunReport::skipped(int64_t step, double gradient_norm) {
 }
 
 void RunReport::evaluated(int64_t step, double loss, bool best) {
-  tracker_.log(step, std::array{Metric{"val_loss", loss}});
+  log(step, std::array{Metric{"val_loss", loss}});
   last_validation_ = loss;
   if (settings_.json)
     print_event({{"event", "eval"}, {"step", step}, {"val_loss", loss}, {"best", best}});
   else
     bar_.print(fmt::format("step {}: validation loss {:.4f}{}", step, loss, best ? ", the best so far" : ""));
+  if (page_.due(true)) write_page(RunStatus::running);
 }
 
 void RunReport::saved(const fs::path& checkpoint) {
@@ -145,8 +214,13 @@ void RunReport::profile(std::string_view table, const fs::path& trace) {
 }
 
 void RunReport::end(const RunState& run, const fs::path& checkpoint, double seconds, bool interrupted) {
-  tracker_.close();
+  trackers_.close();
   bar_.finish();
+  write_page(interrupted ? RunStatus::stopped : RunStatus::done);
+  if (!options_.brief) print_end(run, checkpoint, seconds, interrupted);
+}
+
+void RunReport::print_end(const RunState& run, const fs::path& checkpoint, double seconds, bool interrupted) {
   const double speed = seconds > 0 ? static_cast<double>(trained_tokens_) / seconds : 0;
   if (settings_.json) {
     print_event({{"event", "end"},
@@ -159,7 +233,8 @@ void RunReport::end(const RunState& run, const fs::path& checkpoint, double seco
                  {"tokens", run.tokens},
                  {"tokens_per_second", speed},
                  {"training_seconds", seconds},
-                 {"checkpoint", checkpoint.string()}});
+                 {"checkpoint", checkpoint.string()},
+                 {"report", page_.file().string()}});
     return;
   }
   if (!interrupted) print(curves());
@@ -171,6 +246,7 @@ void RunReport::end(const RunState& run, const fs::path& checkpoint, double seco
     line += fmt::format(", {} tokens in {}, {} tok/s", format_quantity(static_cast<double>(trained_tokens_)),
                         format_duration(seconds), format_quantity(speed));
   print(line + "\n");
+  print(fmt::format("curves in {}\n", page_.file().string()));
   print(fmt::format("checkpoint {}; {}\n", checkpoint.string(),
                     interrupted ? fmt::format("go on with nf-train --resume {}", run_.string())
                                 : fmt::format("try nf-generate -m {}", run_.string())));

@@ -22,7 +22,7 @@ constexpr std::string_view kFreeKey = "gradient_checkpointing";
 constexpr std::string_view kHashedKeys[] = {"tokenizer", "text"};
 
 // Training keys that are names, of which a change means nothing.
-constexpr std::string_view kNames[] = {"data", "run_name", "init_from"};
+constexpr std::string_view kNames[] = {"data", "run_name", "init_from", "track"};
 
 bool is_in(std::string_view key, std::span<const std::string_view> keys) {
   return std::find(keys.begin(), keys.end(), key) != keys.end();

@@ -34,7 +34,8 @@ std::shared_ptr<const Tokenizer> tokenizer_beside(const fs::path& weights) {
 
 }  // namespace
 
-Trainer::Trainer(const CommandLine& command) : settings_(command.settings), notes_(command.notes) {
+Trainer::Trainer(const CommandLine& command, const RunOptions& options)
+    : settings_(command.settings), options_(options), notes_(command.notes) {
   check_dump_folder();
   open_run();
   std::shared_ptr<const Tokenizer> tokenizer;
@@ -123,7 +124,8 @@ int Trainer::run(const std::function<bool()>& stop) {
   run_accepted([&] {
     data_.tokenizer->save(folder_);
     write_file(folder_ / "config.json", merged_config_json(session_->model(), settings_));
-    report_ = std::make_unique<RunReport>(settings_, folder_, first_step_, total_, checkpoint_.has_value());
+    report_ = std::make_unique<RunReport>(settings_, folder_, first_step_, total_, checkpoint_.has_value(),
+                                          options_);
     writer_ = std::make_unique<CheckpointWriter>(
         folder_, settings_.keep, [this](const fs::path& folder) { report_->saved(folder); },
         [] { return machine_memory().available; });
@@ -174,6 +176,7 @@ void Trainer::train_step() {
                     .result = result,
                     .learning_rate = learning_rate,
                     .tokens = run_state_.tokens,
+                    .seconds = seconds_,
                     .tokens_per_second = speed_.per_second()};
   if (peak_flops_ && *peak_flops_ > 0 && report.tokens_per_second)
     report.peak_share = 3 * forward_flops_per_token(session_->model(), settings_.seq_len) *
@@ -201,7 +204,7 @@ void Trainer::evaluate(int64_t batches) {
   if (!best) return;
   run_state_.best_loss = loss;
   run_state_.best_step = step;
-  save(true);
+  if (options_.keep_best) save(true);
 }
 
 void Trainer::save(bool best) {

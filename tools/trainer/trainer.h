@@ -5,7 +5,7 @@
 //     return trainer.run([&] { return stop.requested(); });
 //
 //     RUN/config.json  tokenizer.json   what is trained, for --resume and for the other programs
-//     RUN/metrics.jsonl                 every step's numbers
+//     RUN/metrics.jsonl  report.html    every step's numbers, and their curves
 //     RUN/checkpoint-N  best            see checkpoint.h
 //     RUN/trace.json                    with --profile
 #pragma once
@@ -25,7 +25,7 @@ class Trainer {
  public:
   // Reads the text, builds and compiles the model, makes or restores the weights. Throws Error for bad input;
   // nothing has been written then.
-  explicit Trainer(const CommandLine& command);
+  explicit Trainer(const CommandLine& command, const RunOptions& options = {});
 
   // Trains until the last step, or until `stop` returns true: it is asked after every step, and the run is
   // saved before this returns. Returns the exit status. Throws RunFailed.
@@ -33,6 +33,11 @@ class Trainer {
 
   int64_t step() const { return run_state_.step; }
   int64_t total() const { return total_; }
+  const TrainSettings& settings() const { return settings_; }
+  const TrainingSession& session() const { return *session_; }
+  const TrainingData& data() const { return data_; }
+  // What this run has measured; none before run().
+  const RunHistory* history() const { return report_ ? &report_->history() : nullptr; }
 
  private:
   void open_run();
@@ -42,13 +47,14 @@ class Trainer {
   void train(const std::function<bool()>& stop);
   void train_step();
   bool evaluation_due() const;
-  void evaluate(int64_t batches);  // saves and marks the checkpoint when the loss is the lowest so far
+  void evaluate(int64_t batches);  // with keep_best saves and marks the checkpoint of the lowest loss
   void save(bool best = false);    // unless this step is saved
   void measure_peak();
   void profile();
 
   const std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
   TrainSettings settings_;
+  RunOptions options_;
   std::filesystem::path folder_;
   std::optional<Checkpoint> checkpoint_;  // to resume from
   std::vector<std::string> notes_;
