@@ -24,9 +24,9 @@
 namespace nf::cpu {
 namespace {
 
-constexpr int64_t kMostColumns = 1024;           // of a block: a block's logits stay in cache
+constexpr int64_t kMostColumns = 2048;           // of a block: a block's logits stay in cache
 constexpr int64_t kMostTokens = 512;             // of a chunk
-constexpr int64_t kExponentialBytes = 50 << 20;  // of a chunk
+constexpr int64_t kExponentialBytes = 52 << 20;  // of a chunk
 constexpr float kSafeExponent = 60;              // e^60 times the vocabulary's size is far from overflow
 constexpr int64_t kRowsPerTask = 8, kColumnsPerTask = 64;
 constexpr size_t kAlignment = 64;
@@ -35,10 +35,13 @@ constexpr size_t kAlignment = 64;
 int64_t block_columns(const CrossEntropyConfig& c) { return std::min(kMostColumns, round_up(c.vocab, 16)); }
 int64_t block_count(const CrossEntropyConfig& c) { return ceil_div(c.vocab, block_columns(c)); }
 
+// From one token's row of a block to the next's: rows a power of two apart would compete for the same places
+// in the first-level cache.
+int64_t row_stride(const CrossEntropyConfig& c) { return block_columns(c) + 32; }
+
 // By the sizes alone.
 int64_t chunk_tokens(const CrossEntropyConfig& c) {
-  const int64_t fitting =
-      kExponentialBytes / (block_count(c) * block_columns(c) * size_of(c.dtype)) / 64 * 64;
+  const int64_t fitting = kExponentialBytes / (block_count(c) * row_stride(c) * size_of(c.dtype)) / 64 * 64;
   return std::min(c.tokens, std::clamp<int64_t>(fitting, 64, kMostTokens));
 }
 
@@ -53,10 +56,10 @@ struct Token {
 
 // The scratch memory, carved in order. With a null start it only counts.
 struct Scratch {
-  float* logits;            // [chunk, block]
+  float* logits;            // [chunk, block], rows row_stride apart
   Token* tokens;            // [chunk]
   float* sums;              // [blocks, chunk]
-  std::byte* exponentials;  // [blocks][chunk, block] in the config's dtype
+  std::byte* exponentials;  // [blocks][chunk, block] in the config's dtype, likewise
   std::byte* hidden;        // [chunk, D], the hidden states times their tokens' factors
   float* hidden_sums;       // [chunk, D]
   std::byte* weight;        // [block, D], a block of the weight times its scale
@@ -79,18 +82,18 @@ Products products(const CrossEntropyConfig& c, int64_t tokens, int64_t columns) 
               .a = {nullptr, c.dtype, c.width, 1},
               .b = {nullptr, c.dtype, 1, c.width},
               .c_dtype = DType::f32,
-              .c_row_stride = block_columns(c)};
+              .c_row_stride = row_stride(c)};
   p.hidden = {.m = tokens,
               .n = c.width,
               .k = columns,
-              .a = {nullptr, c.dtype, block_columns(c), 1},
+              .a = {nullptr, c.dtype, row_stride(c), 1},
               .b = {nullptr, c.dtype, c.width, 1},
               .c_dtype = DType::f32,
               .c_row_stride = c.width};
   p.weight = {.m = columns,
               .n = c.width,
               .k = tokens,
-              .a = {nullptr, c.dtype, 1, block_columns(c)},
+              .a = {nullptr, c.dtype, 1, row_stride(c)},
               .b = {nullptr, c.dtype, c.width, 1},
               .c_dtype = DType::f32,
               .c_row_stride = c.width};
@@ -119,12 +122,12 @@ Scratch::Scratch(const CrossEntropyConfig& c, bool backward, int threads, void* 
     return at;
   };
   const auto floats = [&](int64_t count) { return reinterpret_cast<float*>(carve(count * 4)); };
-  const int64_t chunk = chunk_tokens(c), block = block_columns(c), blocks = block_count(c),
-                element = size_of(c.dtype), if_backward = backward ? 1 : 0;
-  logits = floats(chunk * block);
+  const int64_t chunk = chunk_tokens(c), block = block_columns(c), stride = row_stride(c),
+                blocks = block_count(c), element = size_of(c.dtype), if_backward = backward ? 1 : 0;
+  logits = floats(chunk * stride);
   tokens = reinterpret_cast<Token*>(carve(chunk * static_cast<int64_t>(sizeof(Token))));
   sums = floats(blocks * chunk);
-  exponentials = carve(if_backward * blocks * chunk * block * element);
+  exponentials = carve(if_backward * blocks * chunk * stride * element);
   hidden = carve(if_backward * chunk * c.width * element);
   hidden_sums = floats(if_backward * chunk * c.width);
   weight = carve(if_backward * block * c.width * element);
@@ -159,10 +162,10 @@ struct Chunk {
     return scratch.hidden + t * config.width * size_of(config.dtype);
   }
   std::byte* exponentials_of(int64_t block) const {
-    return scratch.exponentials + block * chunk_tokens(config) * block_width() * size_of(config.dtype);
+    return scratch.exponentials + block * chunk_tokens(config) * row_stride(config) * size_of(config.dtype);
   }
   LogitBlock logit_block(int64_t block, int64_t t) const {
-    return {.projected = scratch.logits + t * block_width(),
+    return {.projected = scratch.logits + t * row_stride(config),
             .scale = inputs.scale == nullptr ? nullptr : inputs.scale + block * block_width(),
             .columns = std::clamp<int64_t>(real() - block * block_width(), 0, columns(block)),
             .logit_scale = static_cast<float>(config.options.logit_scale),
@@ -209,7 +212,7 @@ void Chunk::sum_block(int64_t block, bool keep, bool first_pass) const {
     }
     const ExponentialSum sum =
         exponentials(logits, token.reference,
-                     keep ? exponentials_of(block) + t * block_width() * size_of(config.dtype) : nullptr,
+                     keep ? exponentials_of(block) + t * row_stride(config) * size_of(config.dtype) : nullptr,
                      config.dtype, columns(block));
     scratch.sums[block * count + t] = sum.sum;
     token.largest = std::max(token.largest, sum.largest);
