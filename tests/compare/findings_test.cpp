@@ -102,6 +102,22 @@ TEST_CASE("findings: seeds are averaged, and their spread decides") {
   CHECK(compare(runs.runs).findings[0] == "ngpt learns best: validation loss 1.5500, 0.4500 below gqa.");
 }
 
+TEST_CASE("findings: of a model with several settings the best counts, when there are other models") {
+  Runs runs;
+  runs.add("gqa,lr=1", "", 0.01, {5, 3, 2.0});
+  runs.add("gqa,lr=2", "", 0.01, {5, 3, 1.8});
+  CHECK(compare(runs.runs).findings[0] ==
+        "gqa,lr=2 learns best: validation loss 1.8000, 0.2000 below gqa,lr=1.");
+  runs.add("ngpt,lr=1", "", 0.01, {5, 3, 1.9});
+  runs.add("ngpt,lr=2", "", 0.01, {5, 3, 1.5});
+  const Comparison comparison = compare(runs.runs);
+  CHECK(comparison.table.rows.size() == 4);
+  REQUIRE(comparison.findings.size() >= 2);
+  CHECK(comparison.findings[0] == "ngpt,lr=2 learns best: validation loss 1.5000, 0.3000 below gqa,lr=2.");
+  CHECK(comparison.findings[1] ==
+        "Each model is taken at its best of the 4 settings tried: ngpt,lr=2; gqa,lr=2.");
+}
+
 TEST_CASE("findings: what is not done yet is in the table, and says nothing") {
   Runs runs;
   runs.add("gqa", "", 0.01, {5, 3, 2.0});

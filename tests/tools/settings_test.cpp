@@ -301,6 +301,24 @@ TEST_CASE("settings: the command line's steps or epochs replace the config's") {
   CHECK(contains(message_of({"-m", "gqa", "--data", "d", "--epochs", "2", "--steps", "5"}), "two ways"));
 }
 
+TEST_CASE("settings: trackers are a list") {
+  const auto track = [](std::vector<const char*> words) {
+    words.insert(words.end(), {"-m", "gqa", "--data", "x"});
+    return parse(words).settings.track;
+  };
+  CHECK(track({}) == Tracking{});
+  CHECK(track({"--track", "jsonl"}) == Tracking{});
+  CHECK(track({"--track", "jsonl,tensorboard"}) == Tracking{.tensorboard = true});
+  CHECK(track({"--track", "wandb,tensorboard"}) == Tracking{.tensorboard = true, .wandb = true});
+  CHECK(track({"--wandb"}) == Tracking{.wandb = true});
+  CHECK(track({"--wandb", "--track", "tensorboard"}) == Tracking{.tensorboard = true, .wandb = true});
+  CHECK(track({"--wandb", "--track", "wandb"}) == Tracking{.wandb = true});
+  CHECK(track({"--no-wandb"}) == Tracking{});
+  CHECK(parse_training(R"({"track": ["jsonl", "wandb"]})", kModel, "t").track == Tracking{.wandb = true});
+  CHECK(contains(message_of({"-m", "gqa", "--data", "x", "--track", "tensorbord"}),
+                 "'track' must be a list of jsonl, tensorboard and wandb, not \"tensorbord\""));
+}
+
 TEST_CASE("settings: mistakes are one line that says what is allowed") {
   const auto with = [](std::vector<const char*> words) {
     words.insert(words.begin(), {"-m", "gqa", "--data", "d"});

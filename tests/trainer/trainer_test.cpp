@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "nf/file.h"
@@ -71,6 +72,46 @@ TEST_CASE("trainer: a run leaves what others need") {
   for (const auto& entry : fs::directory_iterator(run))
     checkpoints += entry.path().filename().string().starts_with("checkpoint-");
   CHECK(checkpoints == 2);
+}
+
+TEST_CASE("trainer: report.html shows the whole run, also after it was stopped and resumed") {
+  const Folder folder;
+  CommandLine line = line_for(folder, "run");
+  const fs::path run = folder.path / "run";
+  CHECK(train(line, [](const Trainer& trainer) { return trainer.step() == 7; }) == kExitInterrupted);
+  const auto shown = [&] {
+    const std::string html = read_file(run / "report.html"), mark = "const data = ";
+    const size_t begin = html.find(mark) + mark.size();
+    return nlohmann::json::parse(html.substr(begin, html.find('\n', begin) - begin - 1))["runs"][0];
+  };
+  CHECK(shown()["status"] == "stopped");
+  CHECK(shown()["train"]["step"].size() == 7);
+  line.settings.resume = true;
+  line.settings.resume_from = run.string();
+  CHECK(train(line) == kExitDone);
+  const nlohmann::json data = shown();
+  CHECK(data["status"] == "done");
+  CHECK(data["train"]["step"].size() == 20);
+  CHECK(data["val"]["step"] == nlohmann::json::parse("[0,5,10,15,20]"));
+  CHECK(data["val"]["tokens"].back() == data["train"]["tokens"].back());
+  CHECK(data["train"]["memory"].size() == 20);
+  // Time goes on where it was.
+  const auto seconds = data["train"]["seconds"].get<std::vector<double>>();
+  CHECK(std::is_sorted(seconds.begin(), seconds.end()));
+  CHECK(seconds.front() > 0);
+  const MetricSeries memory = read_metric(run / "metrics.jsonl", "memory");
+  REQUIRE(!memory.values.empty());
+  CHECK(memory.values.front() > 1e6);
+}
+
+TEST_CASE("trainer: the best weights are kept unless nobody wants them") {
+  const Folder folder;
+  const CommandLine line = line_for(folder, "run");
+  const Silence silence;
+  CHECK(Trainer(line, {.brief = true, .keep_best = false}).run([] { return false; }) == kExitDone);
+  CHECK(!fs::exists(fs::symlink_status(folder.path / "run/best")));
+  CHECK(fs::exists(folder.path / "run/checkpoint-20"));
+  CHECK(!fs::exists(folder.path / "run/checkpoint-5"));
 }
 
 TEST_CASE("trainer: stopped and resumed, the run ends with the same bits, whatever the threads") {

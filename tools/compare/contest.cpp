@@ -72,6 +72,7 @@ class Contest {
   std::optional<int64_t> steps_begun(size_t i) const;
   void check_same(size_t i, const std::string& config) const;
   void announce();
+  std::string time_left(size_t i) const;
   void train(size_t i);
   void write_page();
   void conclude();
@@ -83,6 +84,7 @@ class Contest {
   std::vector<PageRun> runs_;
   std::vector<RunHistory> histories_;  // of the runs that are done or stopped
   std::string subtitle_;
+  double flops_ = 0, seconds_ = 0;  // of the runs made so far by this process
   bool stopped_ = false, failed_ = false;
 };
 
@@ -181,6 +183,17 @@ void Contest::announce() {
   if (const std::string warning = size_warning(runs_); !warning.empty()) print("note: " + warning + "\n");
 }
 
+// For this run and all that follow, at the pace so far; empty when nothing is known yet.
+std::string Contest::time_left(size_t i) const {
+  if (seconds_ == 0) return "";
+  double flops = 0;
+  for (size_t k = i; k < runs_.size(); ++k)
+    flops += runs_[k].facts.flops_per_token * static_cast<double>(runs_[k].facts.steps);
+  const double tokens = static_cast<double>(tokens_per_step(request_.contestants[i].line.settings));
+  return fmt::format(", about {} left for {}", format_duration(flops * tokens / flops_ * seconds_),
+                     i + 1 < runs_.size() ? "all" : "it");
+}
+
 void Contest::train(size_t i) {
   PageRun& run = runs_[i];
   CommandLine line = request_.contestants[i].line;
@@ -193,8 +206,11 @@ void Contest::train(size_t i) {
     print(", done before\n");
     run.status = RunStatus::done;
   } else {
-    print(trainer.step() > 0 ? fmt::format(", goes on after step {}\n", trainer.step()) : "\n");
+    print(trainer.step() > 0 ? fmt::format(", goes on after step {}\n", trainer.step())
+                             : time_left(i) + "\n");
     run.status = RunStatus::running;
+    const int64_t first = trainer.step();
+    const Clock::time_point begin = Clock::now();
     try {
       stopped_ = trainer.run([&] {
         run.history = trainer.history();
@@ -202,6 +218,9 @@ void Contest::train(size_t i) {
         return stop_();
       }) == kExitInterrupted;
       run.status = stopped_ ? RunStatus::stopped : RunStatus::done;
+      seconds_ += std::chrono::duration<double>(Clock::now() - begin).count();
+      flops_ += run.facts.flops_per_token *
+                static_cast<double>((trainer.step() - first) * tokens_per_step(trainer.settings()));
     } catch (const RunFailed& error) {
       run.status = RunStatus::failed;
       failed_ = true;

@@ -16,6 +16,7 @@ namespace {
 
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 constexpr double kLastShare = 0.05;  // of a run, over which its training loss is averaged
+constexpr size_t kAdvantages = 4;    // over so many others, the next best first
 constexpr double kSizesDiffer = 1.1;
 constexpr double kPracticallyEqual = 0.01;  // nats: about what another seed changes in small runs
 
@@ -180,11 +181,31 @@ std::string advantage(const Group& best, const Group& other) {
   return text + ".";
 }
 
+// What is before the comma of "gqa,lr=0.002".
+std::string_view family(const Group& group) {
+  return std::string_view(group.name).substr(0, group.name.find(','));
+}
+
+// Leaves of each family the first group, unless all groups are one family; returns the sentence that tells.
+std::string keep_best_of_families(std::vector<Group>& groups) {
+  const size_t before = groups.size();
+  std::vector<Group> best;
+  for (const Group& g : groups)
+    if (std::none_of(best.begin(), best.end(), [&](const Group& b) { return family(b) == family(g); }))
+      best.push_back(g);
+  if (best.size() < 2 || best.size() == before) return "";
+  groups = std::move(best);
+  std::string line = fmt::format("Each model is taken at its best of the {} settings tried: ", before);
+  for (const Group& g : groups) line += (&g == &groups.front() ? "" : "; ") + g.name;
+  return line + ".";
+}
+
 std::vector<std::string> findings_of(std::vector<Group> groups) {
   std::erase_if(groups, [](const Group& g) { return !g.done || !std::isfinite(g.validation.mean); });
   if (groups.size() < 2) return {};
   std::sort(groups.begin(), groups.end(),
             [](const Group& a, const Group& b) { return a.validation.mean < b.validation.mean; });
+  const std::string families = keep_best_of_families(groups);
   const Group &best = groups[0], &second = groups[1];
   const double lead = second.validation.mean - best.validation.mean;
   const double noise = std::isfinite(best.validation.deviation)
@@ -199,7 +220,8 @@ std::vector<std::string> findings_of(std::vector<Group> groups) {
         fmt::format("{} and {} learn equally well: validation loss {:.4f} and {:.4f}, which another "
                     "seed may reverse.",
                     best.name, second.name, best.validation.mean, second.validation.mean));
-  for (size_t i = 1; i < groups.size(); ++i)
+  if (!families.empty()) lines.push_back(families);
+  for (size_t i = 1; i < std::min(groups.size(), kAdvantages + 1); ++i)
     if (std::string line = advantage(best, groups[i]); !line.empty()) lines.push_back(std::move(line));
 
   const auto by = [&](auto measure) {

@@ -16,7 +16,9 @@ struct Comparison {
 };
 
 // Runs of one group differ in the seed alone: their figures are averaged, and "±" is the standard deviation
-// between them. Runs without a history count as not begun.
+// between them. Groups that are called alike up to a comma ("gqa,lr=0.001", "gqa,lr=0.002") are one model
+// with several settings: where there are other models, the findings take each at its best. Runs without a
+// history count as not begun.
 Comparison compare(std::span<const PageRun> runs);
 
 // Where a falling curve first comes down to `level`, with straight lines between its points; NaN: nowhere.
