@@ -43,9 +43,9 @@ bool CheckpointWriter::copy(CheckpointData& data) {
   return true;
 }
 
-fs::path CheckpointWriter::save(int64_t step, CheckpointData data, bool best) {
+fs::path CheckpointWriter::save(int64_t step, CheckpointData data, bool best, bool last) {
   finish();
-  const bool later = copy(data);
+  const bool later = !last && copy(data);
   running_ = std::async(later ? std::launch::async : std::launch::deferred,
                         [run = run_, keep = keep_, step, best, data = std::move(data)] {
                           fs::path folder = write_checkpoint(run, step, data);

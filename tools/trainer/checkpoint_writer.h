@@ -33,7 +33,8 @@ class CheckpointWriter {
 
   // Writes RUN/checkpoint-STEP, marks it as the best if it is, and removes old ones. Returns its folder,
   // which appears later. Throws what the checkpoint before it threw.
-  std::filesystem::path save(int64_t step, CheckpointData data, bool best);
+  // `last`: the run is over, so it is written before save() returns, without a copy.
+  std::filesystem::path save(int64_t step, CheckpointData data, bool best, bool last = false);
   // Marks a checkpoint that was saved before.
   void mark_best(int64_t step);
 

@@ -56,7 +56,6 @@ MemoryEstimate sum_memory(std::span<const Plan> plans, std::span<const StepKind>
     memory.arena_step = name(kinds[i]);
   }
   for (const auto& [state, bytes] : states) class_of(memory, state) += bytes;
-  memory.checkpoint = memory.weights + memory.optimizer;
   return memory;
 }
 
@@ -68,7 +67,9 @@ MemoryEstimate estimate_memory(const ModelConfig& model, const PlanOptions& opti
         std::launch::async, [&, kind] { return plan_step(model, options, device, kind, options.longest); }));
   std::vector<Plan> plans;
   for (std::future<Plan>& plan : running) plans.push_back(plan.get());
-  return sum_memory(plans, kinds);
+  MemoryEstimate memory = sum_memory(plans, kinds);
+  if (options.saves_midway) memory.checkpoint = memory.weights + memory.optimizer;
+  return memory;
 }
 
 int64_t process_memory(const fs::path& root) {

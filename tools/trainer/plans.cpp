@@ -23,6 +23,12 @@ int64_t longest_batch(const TrainSettings& settings) {
   return (settings.seq_len + kLengthMultiple - 1) / kLengthMultiple * kLengthMultiple;
 }
 
+// Whether something that happens every so many steps happens before the last one. A run whose length the text
+// decides is taken for a long one.
+bool before_the_end(const TrainSettings& settings, int64_t every) {
+  return every > 0 && (settings.steps == 0 || every < settings.steps);
+}
+
 }  // namespace
 
 OptimizerOptions optimizer_options(const TrainSettings& s) {
@@ -45,6 +51,8 @@ PlanOptions plan_options(const ModelConfig& model, const TrainSettings& settings
           .documents = documents,
           .accumulates = settings.grad_accum > 1,
           .evaluates = settings.eval_every > 0 && settings.val_fraction > 0,
+          .saves_midway = before_the_end(settings, settings.save_every) ||
+                          (settings.val_fraction > 0 && before_the_end(settings, settings.eval_every)),
           .recompute = recompute_of(model.gradient_checkpointing),
           .optimizer = optimizer_options(settings)};
 }

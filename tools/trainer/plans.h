@@ -15,6 +15,7 @@ struct PlanOptions {
   bool documents = false;
   bool accumulates = false;  // steps have more than one micro-batch
   bool evaluates = false;
+  bool saves_midway = false;  // checkpoints are written while the run goes on, not at its end alone
   Recompute recompute = {};
   OptimizerOptions optimizer = {};
 };

@@ -225,7 +225,7 @@ void Trainer::save(bool best) {
                           .files = {{"tokenizer.json", tokenizer.to_json()},
                                     {"tokenizer_config.json", tokenizer_config(tokenizer, longest)},
                                     {"generation_config.json", generation_config(tokenizer)}}},
-                         best);
+                         best, step == total_);
   saved_step_ = step;
 }
 
