@@ -1,5 +1,6 @@
 // Differential Transformer (Ye et al., arXiv 2410.05258), in the layout of Hugging Face's DiffLlama: heads i
 // and i + H/2 are the two attention maps of differential head i, over one value of width 2 d.
+#include <algorithm>
 #include <cmath>
 
 #include "models/blocks.h"

@@ -1,8 +1,6 @@
 // Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434): keys and values come from one compressed
 // vector per token, and one rotary key is shared by all heads. Generation keeps only those two, and attends
 // in the compressed space.
-#include <cmath>
-
 #include "models/blocks.h"
 
 namespace nf {

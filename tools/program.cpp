@@ -1,6 +1,7 @@
 #include "tools/program.h"
 
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <new>
 
@@ -29,6 +30,7 @@ void run_accepted(const std::function<void()>& body) {
 }
 
 int run_program(std::string_view name, const std::function<int()>& body) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file beyond `ulimit -f` fails in its write, which is reported
   try {
     const int status = body();
     if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return status;

@@ -32,7 +32,8 @@ void run_accepted(const std::function<void()>& body);
 // Calls `body` and returns its exit status. What it throws is printed to standard error as the line
 // "NAME: what is wrong", line breaks replaced by blanks: an Error gives kExitBadInput; RunFailed, lack of
 // memory and every other exception kExitFailed. So does a standard output that cannot be written (a full
-// disk); a closed pipe ends the process quietly, as usual.
+// disk); a closed pipe ends the process quietly, as usual. A file that outgrows `ulimit -f` is an error like
+// a full disk, not a signal.
 int run_program(std::string_view name, const std::function<int()>& body);
 
 }  // namespace nf

@@ -224,6 +224,8 @@ struct Base {
 
 fs::path config_of_run(const fs::path& folder) {
   std::error_code ignored;
+  require(fs::is_directory(folder, ignored), "{}: no such folder; give the folder of a run of nf-train",
+          folder.string());
   const fs::path config = folder / "config.json";
   require(fs::is_regular_file(config, ignored), "{}: no config.json in this folder; give the model with -m",
           folder.string());

@@ -10,13 +10,17 @@ refuse 'give a model' nf-train --data "$work/text.txt"
 refuse 'unknown flag' nf-train "${small[@]}" --data "$work/text.txt" --lerning-rate 1
 refuse 'none.txt' nf-train "${small[@]}" --data "$work/none.txt"
 refuse 'vocab_size is 10' nf-train "${small[@]}" --data "$work/text.txt" --vocab-size 10 --out "$work/a"
-refuse 'nothing' nf-train "${small[@]}" --data "$work/text.txt" --resume "$work/nothing"
+refuse "nothing: no such folder" nf-train "${small[@]}" --data "$work/text.txt" --resume "$work/nothing"
+refuse "nothing: no such folder" nf-train --resume "$work/nothing"
 printf 'not \xff text' > "$work/bad.txt"
 refuse 'bad.txt' nf-train "${small[@]}" --data "$work/bad.txt" --out "$work/a"
 [ ! -e "$work/a" ] || fail "bad input left a folder behind"
 
 # A learning rate that blows up: the run fails and says where.
 expect 1 'the loss is' nf-train "${small[@]}" --data "$work/text.txt" --out "$work/b" --lr 1e30 --clip 0 --steps 50 --json
+
+# So does one whose files may not grow as large as a checkpoint.
+(ulimit -f 20; expect 1 "File too large" nf-train "${small[@]}" --data "$work/text.txt" --out "$work/full")
 
 # Folders that cannot be written are found before the text is read.
 : > "$work/file"

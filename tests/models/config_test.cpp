@@ -328,5 +328,6 @@ TEST_CASE("config: nearest words") {
   CHECK(nearest("attention_typ", model_keys()) == "attention_type");
   CHECK(nearest("vocba_size", model_keys()) == "vocab_size");
   CHECK(nearest("", model_keys()).empty());
+  CHECK(nearest("a", training_keys()).empty());  // not lr, every letter of which would be new
   CHECK(nearest(std::string(5000, 'a'), model_keys()).empty());
 }
