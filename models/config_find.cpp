@@ -78,8 +78,8 @@ std::string_view nearest(std::string_view word, std::span<const std::string_view
   size_t least = std::max<size_t>(2, word.size() / 2) + 1;
   for (const std::string_view candidate : known) {
     const size_t distance = edit_distance(word, candidate);
-    const bool shares = distance < std::max(word.size(), candidate.size());  // at least one letter stays
-    if (shares && distance < least) {
+    const bool alike = 2 * distance <= std::max(word.size(), candidate.size());  // half the letters stay
+    if (alike && distance < least) {
       least = distance;
       best = candidate;
     }

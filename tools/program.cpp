@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <fstream>
 #include <new>
 
 namespace nf {
@@ -27,6 +28,13 @@ void run_accepted(const std::function<void()>& body) {
   } catch (const Error& error) {
     throw RunFailed(error.what());
   }
+}
+
+std::string sibling_program(std::string_view name) {
+  std::string called;  // up to the first zero byte: this program's own name
+  std::getline(std::ifstream("/proc/self/cmdline"), called, '\0');
+  const size_t slash = called.rfind('/');
+  return (slash == std::string::npos ? "" : called.substr(0, slash + 1)) + std::string(name);
 }
 
 int run_program(std::string_view name, const std::function<int()>& body) {

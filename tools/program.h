@@ -29,6 +29,10 @@ class RunFailed : public Error {
 // Runs part of a program whose input has been accepted: an Error in it becomes RunFailed.
 void run_accepted(const std::function<void()>& body);
 
+// Another program of this project as it is called from here: "./nf-eval" when this one was called as
+// "./nf-train".
+std::string sibling_program(std::string_view name);
+
 // Calls `body` and returns its exit status. What it throws is printed to standard error as the line
 // "NAME: what is wrong", line breaks replaced by blanks: an Error gives kExitBadInput; RunFailed, lack of
 // memory and every other exception kExitFailed. So does a standard output that cannot be written (a full

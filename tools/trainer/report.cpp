@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "tools/program.h"
 #include "tools/tracking/jsonl_tracker.h"
 #include "tools/tracking/plot.h"
 #include "tools/tracking/tensorboard_tracker.h"
@@ -248,8 +249,9 @@ void RunReport::print_end(const RunState& run, const fs::path& checkpoint, doubl
   print(line + "\n");
   print(fmt::format("curves in {}\n", page_.file().string()));
   print(fmt::format("checkpoint {}; {}\n", checkpoint.string(),
-                    interrupted ? fmt::format("go on with nf-train --resume {}", run_.string())
-                                : fmt::format("try nf-generate -m {}", run_.string())));
+                    interrupted
+                        ? fmt::format("go on with {} --resume {}", sibling_program("nf-train"), run_.string())
+                        : fmt::format("try {} -m {}", sibling_program("nf-generate"), run_.string())));
 }
 
 std::string RunReport::curves() const {

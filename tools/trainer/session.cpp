@@ -16,10 +16,10 @@ void set_scalar(Executable& executable, std::string_view name, double value) {
 
 [[noreturn]] void fail_nonfinite(Executable& executable, int64_t step, float loss) {
   const std::string where = executable.find_nonfinite();
-  throw RunFailed(fmt::format(
-      "step {}: the loss is {}; {}; try a lower --lr, more --warmup-steps or --clip 1", step, loss,
-      where.empty() ? "every value that led to it is finite, their sum is not"
-                    : "the first value that is not finite: " + where));
+  throw RunFailed(fmt::format("step {}: the loss is {}; {}; try a lower --lr or more --warmup-steps", step,
+                              std::isnan(loss) ? "not a number" : "infinite",
+                              where.empty() ? "every value that led to it is finite, their sum is not"
+                                            : "the first value that is not finite: " + where));
 }
 
 }  // namespace
