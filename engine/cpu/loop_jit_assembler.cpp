@@ -13,12 +13,25 @@ namespace {
 // Registers for accumulators, vectors that may leave their registers, and operations that are worth a longer
 // loop.
 constexpr int kAccumulatorRegisters = 16, kSpills = 64, kShort = 12, kMiddle = 30;
+// Registers that constants and accumulators always leave, for reductions and values per row.
+constexpr int kFewest = 8;
+// rbx, rdx, rsi, rdi, r8, r9, r10, r12, r13, r14, r15
+constexpr int kPointerRegisters[] = {3, 2, 6, 7, 8, 9, 10, 12, 13, 14, 15};
 constexpr int64_t kVectorBytes = 64;
 
 int64_t aligned(int64_t bytes) { return (bytes + kVectorBytes - 1) / kVectorBytes * kVectorBytes; }
 
 // The key of a hoisted constant; values per row have their number.
-uint64_t key_of(uint32_t bits) { return uint64_t{1} << 32 | bits; }
+constexpr uint64_t kConstant = uint64_t{1} << 32, kTable = uint64_t{2} << 32;
+uint64_t key_of(uint32_t bits) { return kConstant | bits; }
+
+std::vector<uint64_t> by_weight(const std::map<uint64_t, int>& weights) {
+  std::vector<uint64_t> keys;
+  for (const auto& [key, weight] : weights) keys.push_back(key);
+  std::stable_sort(keys.begin(), keys.end(),
+                   [&](uint64_t a, uint64_t b) { return weights.at(a) > weights.at(b); });
+  return keys;
+}
 
 }  // namespace
 
@@ -42,8 +55,10 @@ LoopAssembler::LoopAssembler(const JitPlan& plan, std::span<uint8_t> memory)
   row_values_at_ = stack_at_ + 8;
   accumulators_at_ = aligned(row_values_at_ + rows * 4);
   calls_at_ = accumulators_at_ + static_cast<int64_t>(most_reductions) * kReduceLanes * 4;
+  most_accumulators_ = std::min(static_cast<int>(most_reductions) * kPerReduction, kAccumulatorRegisters);
   spills_at_ = calls_at_ + (kVectors + 5) * kVectorBytes;
   frame_bytes_ = spills_at_ + kSpills * kVectorBytes;
+  survey();
   emit_function();
 }
 
@@ -64,6 +79,8 @@ void LoopAssembler::emit_function() {
     mov(rax, ptr[rdi + static_cast<size_t>(plan_.pointers[p].slot) * 8]);
     mov(frame(static_cast<int64_t>(p) * 8), rax);
   }
+  for (const auto& [number, r] : pointers_) mov(r, frame(int64_t{number} * 8));
+  for (const auto& [key, r] : constants_) broadcast_key(Zmm(r), key);
 
   L(row);
   for (int32_t phase = 0; phase < plan_.phases; ++phase) {
@@ -75,7 +92,10 @@ void LoopAssembler::emit_function() {
     const int64_t step = plan_.pointers[p].row_step;
     if (step == 0) continue;
     mov(rax, step);
-    add(frame(static_cast<int64_t>(p) * 8), rax);
+    if (all_pointers_kept_)
+      add(pointers_.at(static_cast<int32_t>(p)), rax);
+    else
+      add(frame(static_cast<int64_t>(p) * 8), rax);
   }
   dec(qword[rsp + static_cast<size_t>(rows_at_)]);
   jnz(row, T_NEAR);
@@ -85,7 +105,8 @@ void LoopAssembler::emit_function() {
   vzeroupper();
   ret();
   align(kVectorBytes);
-  for (uint8_t lane = 0; lane < kLanes; ++lane) db(lane);
+  for (int place = 0; place < 2 * kLanes; ++place) dw(static_cast<uint16_t>(2 * place + 1));
+  for (int lane = 0; lane < kLanes; ++lane) db(lane);
   L(pool);
   for (const uint32_t bits : pool_) dd(bits);
 }
@@ -99,7 +120,20 @@ void LoopAssembler::begin_operations(int32_t phase, bool row) {
   for (size_t i = 0; i < operations_.size(); ++i)
     for (const int32_t in : operations_[i]->in)
       if (in >= 0) uses_[static_cast<size_t>(in)].push_back(i);
+  // What the columns of this phase read has one more use, behind the last operation per row.
+  if (row)
+    for (const JitOperation& op : plan_.operations)
+      for (const int32_t in : op.in)
+        if (in >= 0 && !op.row && op.phase == phase && row_places_[static_cast<size_t>(in)] >= 0)
+          uses_[static_cast<size_t>(in)].push_back(operations_.size());
+  reductions_.clear();
+  for (const JitOperation* op : operations_)
+    if (op->kind == JitOperation::Kind::reduce) reductions_.push_back(op);
+  accumulator_registers_ =
+      std::min(static_cast<int>(reductions_.size()), kAccumulatorRegisters / kPerReduction);
   std::fill(std::begin(owners_), std::end(owners_), kFree);
+  for (const auto& [key, r] : constants_) owners_[r] = kReserved;
+  std::fill(std::end(owners_) - most_accumulators_, std::end(owners_), kReserved);
   hoisted_.clear();
 }
 
@@ -107,12 +141,17 @@ void LoopAssembler::begin_operations(int32_t phase, bool row) {
 void LoopAssembler::emit_row(int32_t phase) {
   begin_operations(phase, true);
   emit_block(0, false);
+  carried_.clear();
+  for (int r = 0; r < kVectors; ++r)
+    if (owners_[r] >= 0 && row_places_[static_cast<size_t>(owners_[r])] >= 0)
+      carried_.push_back({owners_[r], r});
 }
 
 void LoopAssembler::emit_columns(int32_t phase) {
   begin_operations(phase, false);
   if (operations_.empty()) return;
   load_pointers();
+  for (const auto& [value, r] : carried_) owners_[r] = kReserved;
   begin_reductions();
   hoist();
   const auto count = static_cast<int>(operations_.size());
@@ -184,6 +223,11 @@ void LoopAssembler::emit_block(int vector, bool masked) {
   std::fill(places_.begin(), places_.end(), Place());
   for (int& owner : owners_)
     if (owner != kReserved) owner = kFree;
+  for (const auto& [value, r] : carried_) {  // into the operations per row
+    owners_[r] = value;
+    places_[static_cast<size_t>(value)].vector = r;
+  }
+  carried_.clear();
   spills_ = 0;
   for (position_ = 0; position_ < operations_.size(); ++position_) {
     const JitOperation& op = *operations_[position_];
@@ -211,14 +255,24 @@ void LoopAssembler::emit_block(int vector, bool masked) {
 
 // ---- pointers ----
 
-void LoopAssembler::load_pointers() {
-  const Reg64 registers[] = {rbx, rdx, rsi, rdi, r8, r9, r10, r12, r13, r14, r15};
+// All pointers into registers for good, if there are that few.
+void LoopAssembler::keep_pointers() {
   pointers_.clear();
-  const auto keep = [&](int32_t pointer) {
-    if (pointer < 0 || pointers_.size() == std::size(registers) || pointers_.contains(pointer)) return;
-    const Reg64& r = registers[pointers_.size()];
-    pointers_.emplace(pointer, r);
-    mov(r, frame(int64_t{pointer} * 8));
+  all_pointers_kept_ = plan_.pointers.size() <= std::size(kPointerRegisters);
+  if (!all_pointers_kept_) return;
+  for (size_t p = 0; p < plan_.pointers.size(); ++p)
+    pointers_.emplace(static_cast<int32_t>(p), Reg64(kPointerRegisters[p]));
+}
+
+// Else the phase's.
+void LoopAssembler::load_pointers() {
+  if (all_pointers_kept_) return;
+  pointers_.clear();
+  const auto keep = [&](int32_t number) {
+    if (number < 0 || pointers_.size() == std::size(kPointerRegisters) || pointers_.contains(number)) return;
+    const Reg64 r(kPointerRegisters[pointers_.size()]);
+    pointers_.emplace(number, r);
+    mov(r, frame(int64_t{number} * 8));
   };
   for (const JitOperation* op : operations_) {
     for (const int32_t in : op->in)
@@ -228,13 +282,17 @@ void LoopAssembler::load_pointers() {
   }
 }
 
+Xbyak::Reg64 LoopAssembler::pointer(int32_t number) {
+  const auto found = pointers_.find(number);
+  if (found != pointers_.end()) return found->second;
+  mov(r11, frame(int64_t{number} * 8));
+  return r11;
+}
+
 // Vector `vector` of the columns from rax on.
-LoopAssembler::Address LoopAssembler::at(int32_t pointer, int vector) {
-  const int32_t element = plan_.pointers[static_cast<size_t>(pointer)].element;
-  const auto found = pointers_.find(pointer);
-  if (found == pointers_.end()) mov(r11, frame(int64_t{pointer} * 8));
-  const Reg64 base = found == pointers_.end() ? r11 : found->second;
-  return ptr[base + rax * element + static_cast<size_t>(vector * kLanes * element)];
+LoopAssembler::Address LoopAssembler::at(int32_t number, int vector) {
+  const int32_t element = plan_.pointers[static_cast<size_t>(number)].element;
+  return ptr[pointer(number) + rax * element + static_cast<size_t>(vector * kLanes * element)];
 }
 
 LoopAssembler::Address LoopAssembler::frame_row(int32_t value) {
@@ -244,43 +302,43 @@ LoopAssembler::Address LoopAssembler::frame_row(int32_t value) {
 // ---- reductions ----
 
 void LoopAssembler::begin_reductions() {
-  reductions_.clear();
-  for (const JitOperation* op : operations_)
-    if (op->kind == JitOperation::Kind::reduce) reductions_.push_back(op);
-  constexpr int kPerReduction = static_cast<int>(kReduceLanes) / kLanes;
-  accumulator_registers_ =
-      std::min(static_cast<int>(reductions_.size()), kAccumulatorRegisters / kPerReduction);
-  for (int r = 0; r < accumulator_registers_ * kPerReduction; ++r) owners_[kVectors - 1 - r] = kReserved;
   for (size_t r = 0; r < reductions_.size(); ++r) {
     const JitOperation& op = *reductions_[r];
-    const Zmm start(0);
-    if (op.pointer >= 0) mov(r11, frame(int64_t{op.pointer} * 8));
-    const bool is_max = op.code == Code::reduce_max_f || op.code == Code::reduce_max_i;
-    if (op.pointer < 0 && !is_max) vpxord(start, start, start);
-    if (op.pointer < 0 && is_max)
-      vpbroadcastd(start, ptr[rbp + static_cast<size_t>(constant_offset(
-                                        op.code == Code::reduce_max_f ? 0xff800000U : 0x80000000U))]);
+    const uint32_t identity = op.code == Code::reduce_max_f   ? 0xff800000U
+                              : op.code == Code::reduce_max_i ? 0x80000000U
+                                                              : 0;
     for (int v = 0; v < kPerReduction; ++v) {
-      if (op.pointer >= 0) vmovups(start, ptr[r11 + static_cast<size_t>(v * kVectorBytes)]);
+      const Zmm start = accumulator(r, v);
+      if (op.pointer >= 0)
+        vmovups(start, ptr[pointer(op.pointer) + static_cast<size_t>(v * kVectorBytes)]);
+      else if (identity == 0)
+        vpxord(start, start, start);
+      else
+        broadcast(start, std::bit_cast<float>(identity));
       store_accumulator(start, r, v);
+      end_operation();
     }
   }
 }
 
 void LoopAssembler::end_reductions() {
-  const std::vector<Zmm> lanes = {zmm0, zmm1, zmm2, zmm3};
-  for (int r = 0; r < kVectors - accumulator_registers_ * 4; ++r) owners_[r] = kFree;
+  for (const auto& [key, r] : hoisted_) owners_[r] = kFree;
   for (size_t r = 0; r < reductions_.size(); ++r) {
     const JitOperation& op = *reductions_[r];
-    for (int v = 0; v < 4; ++v) load_accumulator(lanes[static_cast<size_t>(v)], r, v);
-    if (op.pointer >= 0) {
-      mov(r11, frame(int64_t{op.pointer} * 8));
-      for (int v = 0; v < 4; ++v)
-        vmovups(ptr[r11 + static_cast<size_t>(v * kVectorBytes)], lanes[static_cast<size_t>(v)]);
-    } else {
-      emit_fold_lanes(op.code, lanes);
-      vmovss(frame_row(op.out), xmm0);
+    Zmm lanes[kPerReduction];
+    for (int v = 0; v < kPerReduction; ++v) {
+      lanes[v] = accumulator(r, v);
+      load_accumulator(lanes[v], r, v);
+      if (op.pointer >= 0)
+        vmovups(ptr[pointer(op.pointer) + static_cast<size_t>(v * kVectorBytes)], lanes[v]);
     }
+    if (op.pointer < 0) {
+      const Zmm sum = take(kReserved);
+      emit_fold_lanes(op.code, lanes, sum);
+      vmovss(frame_row(op.out), Xbyak::Xmm(sum.getIdx()));
+      carried_.push_back({op.out, sum.getIdx()});
+    }
+    end_operation();
   }
 }
 
@@ -397,6 +455,13 @@ LoopAssembler::Zmm LoopAssembler::constant_register(float value) {
   return to;
 }
 
+LoopAssembler::Zmm LoopAssembler::upper_halves() {
+  if (const int r = hoisted(kTable, 2); r >= 0) return Zmm(r);
+  const Zmm to = temporary();
+  vmovups(to, ptr[rbp + static_cast<size_t>(kUpperAt)]);
+  return to;
+}
+
 // Frees the registers of temporaries and of values that nothing in the block reads any more.
 void LoopAssembler::end_operation() {
   pinned_ = 0;
@@ -411,36 +476,74 @@ void LoopAssembler::end_operation() {
 // The register where something to broadcast stands while the columns are walked, or -1.
 int LoopAssembler::hoisted(uint64_t key, int weight) {
   wanted_[key] += weight;
+  if (const auto found = constants_.find(key); found != constants_.end()) return found->second;
   const auto found = hoisted_.find(key);
   return found == hoisted_.end() ? -1 : found->second;
 }
 
-// Lets the registers that a block leaves free hold what it broadcasts most often. A block is made for this
-// once and thrown away.
-void LoopAssembler::hoist() {
-  wanted_.clear();
-  peak_ = 0;
+void LoopAssembler::broadcast_key(const Zmm& to, uint64_t key) {
+  if (key == kTable)
+    vmovups(to, ptr[rbp + static_cast<size_t>(kUpperAt)]);
+  else if (key >= kConstant)
+    vbroadcastss(to, ptr[rbp + static_cast<size_t>(constant_offset(static_cast<uint32_t>(key)))]);
+  else
+    vbroadcastss(to, frame_row(static_cast<int32_t>(key)));
+}
+
+// Makes a block of each phase once and throws it away, to learn what registers it needs and what it
+// broadcasts; then chooses the constants that stand in the registers that no phase needs.
+void LoopAssembler::survey() {
+  keep_pointers();
   const size_t start = getSize();
-  emit_block(0, true);
-  setSize(start);
-  std::fill(std::begin(owners_), std::end(owners_), kFree);
-  const int accumulators = accumulator_registers_ * 4;
-  for (int r = 0; r < accumulators; ++r) owners_[kVectors - 1 - r] = kReserved;
-  std::vector<std::pair<int, uint64_t>> order;
-  for (const auto& [key, weight] : wanted_) order.push_back({-weight, key});
-  std::sort(order.begin(), order.end());
-  int next = kVectors - 1 - accumulators;
-  for (const auto& [weight, key] : order) {
-    if (kVectors - 1 - next >= kVectors - peak_ + accumulators) break;
-    const bool is_constant = key >> 32 != 0;
-    const Zmm to(next);
-    if (is_constant)
-      vbroadcastss(to, ptr[rbp + static_cast<size_t>(constant_offset(static_cast<uint32_t>(key)))]);
-    else
-      vbroadcastss(to, frame_row(static_cast<int32_t>(key)));
-    owners_[next] = kReserved;
-    hoisted_[key] = next--;
+  int free = kVectors - kFewest;
+  std::map<uint64_t, int> weights;
+  for (int32_t phase = 0; phase < plan_.phases; ++phase) {
+    begin_operations(phase, false);
+    needs_.push_back({});
+    if (operations_.empty()) continue;
+    load_pointers();
+    wanted_.clear();
+    peak_ = 0;
+    emit_block(0, true);
+    needs_.back() = {peak_, wanted_};
+    int rows = 0;
+    for (const auto& [key, weight] : wanted_) {
+      rows += key < kConstant ? 1 : 0;
+      if (key >= kConstant) weights[key] += weight;
+    }
+    const int left = kVectors - peak_;
+    free = std::min(free, left - std::min(rows, left / 2));
   }
+  setSize(start);
+  free = std::min(free, kVectors - kFewest - most_accumulators_);
+  int next = kVectors - 1 - most_accumulators_;
+  for (const uint64_t key : by_weight(weights))
+    if (free-- > 0) constants_[key] = next--;
+}
+
+// Lets the registers that the phase's blocks leave free hold what they broadcast most often. Owners are as
+// before the first block.
+void LoopAssembler::hoist() {
+  constexpr int64_t kLongRow = 256;
+  const Needs& needs = needs_[static_cast<size_t>(phase_)];
+  const std::vector<std::pair<int32_t, int>> carried = std::move(carried_);
+  carried_.clear();
+  int free = kVectors - needs.registers - static_cast<int>(constants_.size());
+  for (const uint64_t key : by_weight(needs.broadcasts)) {
+    if (free <= 0) break;
+    const bool worthwhile = key < kConstant || plan_.cols == 0 || plan_.cols >= kLongRow;
+    if (constants_.contains(key) || !worthwhile) continue;
+    const auto found = std::find_if(carried.begin(), carried.end(), [&, k = key](const auto& c) {
+      return static_cast<uint64_t>(c.first) == k;
+    });
+    const int r = found != carried.end() ? found->second : take(kReserved).getIdx();
+    if (found == carried.end()) broadcast_key(Zmm(r), key);
+    hoisted_[key] = r;
+    --free;
+  }
+  for (const auto& [value, r] : carried)
+    if (!hoisted_.contains(static_cast<uint64_t>(value))) owners_[r] = kFree;
+  end_operation();
 }
 
 }  // namespace nf::cpu

@@ -47,8 +47,10 @@ class LoopAssembler : private Xbyak::CodeGenerator {
     bool in_memory_;
   };
 
-  static constexpr int kVectors = 32, kLanes = 16, kFree = -1, kTemporary = -2, kReserved = -3;
-  static constexpr int32_t kRampAt = -16;  // before the constants: 0 to 15, as bytes
+  static constexpr int kVectors = 32, kLanes = 16, kPerReduction = static_cast<int>(kReduceLanes) / kLanes,
+                       kFree = -1, kTemporary = -2, kReserved = -3;
+  // Tables before the constants: 0 to 15, as bytes; the places of the upper halves of lanes, as words.
+  static constexpr int32_t kRampAt = -16, kUpperAt = -80;
 
   // ---- the skeleton (loop_jit_assembler.cpp) ----
   void emit_function();
@@ -60,9 +62,13 @@ class LoopAssembler : private Xbyak::CodeGenerator {
   void begin_reductions();
   void end_reductions();
   void begin_operations(int32_t phase, bool row);
+  void survey();
   void hoist();
+  void broadcast_key(const Zmm& to, uint64_t key);
+  void keep_pointers();
   void load_pointers();
-  Address at(int32_t pointer, int vector);
+  Reg64 pointer(int32_t number);  // in a register
+  Address at(int32_t number, int vector);
   Address frame(int64_t offset) { return ptr[rsp + static_cast<size_t>(offset)]; }
   Address frame_row(int32_t value);
 
@@ -76,6 +82,7 @@ class LoopAssembler : private Xbyak::CodeGenerator {
   Source constant(uint32_t bits);
   Source constant(float value);
   Zmm constant_register(float value);
+  Zmm upper_halves();  // the table
   void end_operation();
   size_t next_use(int32_t value, size_t from) const;  // the first position from `from` on that reads it
   void broadcast(const Zmm& to, float value);
@@ -91,7 +98,8 @@ class LoopAssembler : private Xbyak::CodeGenerator {
   void emit_fold(Code reduction, const Zmm& y, const Zmm& a, const Xbyak::Operand& b);
   void emit_truth(const Zmm& y, const Xbyak::Opmask& mask);
   void emit_polynomial(const Zmm& p, const Zmm& x, std::initializer_list<float> coefficients);
-  void emit_exp(const Zmm& y, const Zmm& x);
+  enum class Range : uint8_t { all, below_89, above_minus_104 };  // what is known of an exponent
+  void emit_exp(const Zmm& y, const Zmm& x, Range range = Range::all);
   void emit_log(const Zmm& y, const Zmm& x);
   void emit_tanh(const Zmm& y, const Zmm& x);
   void emit_sigmoid(const Zmm& y, const Zmm& x);
@@ -108,7 +116,8 @@ class LoopAssembler : private Xbyak::CodeGenerator {
   void emit_reduce(const JitOperation& op);
   void emit_column(const JitOperation& op);
   Zmm reduced(const JitOperation& op);  // what a reduction folds
-  void emit_fold_lanes(Code reduction, const std::vector<Zmm>& lanes);
+  void emit_fold_lanes(Code reduction, const Zmm (&lanes)[kPerReduction], const Zmm& to);
+  Zmm accumulator(size_t reduction, int vector);  // its register, or one to hold it
   void load_accumulator(const Zmm& to, size_t reduction, int vector);
   void store_accumulator(const Zmm& from, size_t reduction, int vector);
 
@@ -122,14 +131,25 @@ class LoopAssembler : private Xbyak::CodeGenerator {
   // constants, behind the code
   std::vector<uint32_t> pool_;
 
+  // What a block of a phase needs: registers, and what it broadcasts how often.
+  struct Needs {
+    int registers = 0;
+    std::map<uint64_t, int> broadcasts;
+  };
+  std::vector<Needs> needs_;           // of each phase
+  std::map<uint64_t, int> constants_;  // that stand in registers all the time
+  int most_accumulators_ = 0;          // registers, of any phase
+  std::map<int32_t, Reg64> pointers_;
+  bool all_pointers_kept_ = false;  // in registers, from row to row
+
   // the phase
   std::vector<const JitOperation*> operations_;
   std::vector<const JitOperation*> reductions_;
   std::vector<std::vector<size_t>> uses_;  // positions in operations_ that read a value
-  std::map<int32_t, Reg64> pointers_;
-  int accumulator_registers_ = 0;  // reductions whose lanes stand in registers, from zmm31 down
+  int accumulator_registers_ = 0;          // reductions whose lanes stand in registers, from zmm31 down
   std::map<uint64_t, int> hoisted_;
-  std::map<uint64_t, int> wanted_;  // how often a block broadcasts what
+  std::map<uint64_t, int> wanted_;                // how often a block broadcasts what
+  std::vector<std::pair<int32_t, int>> carried_;  // values per row and registers in which they already stand
   int32_t phase_ = 0;
 
   // the block

@@ -184,10 +184,10 @@ void LoopAssembler::emit_polynomial(const Zmm& p, const Zmm& x, std::initializer
   for (; next != coefficients.end(); ++next) vfmadd213ps(p, x, constant(*next));
 }
 
-void LoopAssembler::emit_exp(const Zmm& y, const Zmm& x) {
+void LoopAssembler::emit_exp(const Zmm& y, const Zmm& x, Range range) {
   const Zmm r = temporary(), n = temporary(), p = temporary();
-  vmaxps(r, constant_register(-104.0F), x);
-  vminps(r, constant_register(89.0F), r);
+  if (range != Range::above_minus_104) vmaxps(r, constant_register(-104.0F), x);
+  if (range != Range::below_89) vminps(r, constant_register(89.0F), range == Range::above_minus_104 ? x : r);
   vmulps(n, r, constant(1.44269504F));
   vrndscaleps(n, n, kNearest);
   vfnmadd231ps(r, n, constant(0.693359375F));
@@ -241,7 +241,7 @@ void LoopAssembler::emit_tanh(const Zmm& y, const Zmm& x) {
   vmulps(small, small, z);
   vfmadd213ps(small, x, x);
   vaddps(z, a, a);
-  emit_exp(large, z);
+  emit_exp(large, z, Range::above_minus_104);
   vaddps(large, large, constant(1.0F));
   vdivps(large, constant_register(2.0F), large);
   vsubps(large, constant_register(1.0F), large);
@@ -254,7 +254,7 @@ void LoopAssembler::emit_tanh(const Zmm& y, const Zmm& x) {
 void LoopAssembler::emit_sigmoid(const Zmm& y, const Zmm& x) {
   const Zmm e = temporary(), one = constant_register(1.0F);
   vpord(e, x, constant(kSign));  // -|x|
-  emit_exp(e, e);
+  emit_exp(e, e, Range::below_89);
   vcmpps(k2, x, constant(0.0F), kLess);
   vaddps(y, one, e);
   vblendmps(e | k2, one, e);
@@ -285,20 +285,17 @@ void LoopAssembler::emit_erf(const Zmm& y, const Zmm& x) {
 
 // bf16 in the upper half of each lane, to nearest even; a NaN stays a quiet one.
 void LoopAssembler::emit_round_bf16(const Zmm& y, const Zmm& x) {
-  const Zmm bits = temporary();
-  emit_bf16_bits(bits, x);
-  vpslld(y, bits, 16);
+  emit_bf16_bits(y, x);
+  vpandd(y, y, constant(0xffff0000U));
 }
 
-// The same in the lower half.
+// The same, with the lower half left as it comes.
 void LoopAssembler::emit_bf16_bits(const Zmm& y, const Zmm& x) {
-  vpsrld(y, x, 16);
-  vpandd(y, y, constant(1U));
-  vpaddd(y, y, constant(0x7fffU));
-  vpaddd(y, y, x);
-  vcmpps(k2, x, x, kUnordered);
-  vpord(y | k2, x, constant(0x400000U));
-  vpsrld(y, y, 16);
+  vptestmd(k2, x, constant(0x10000U));  // odd
+  vcmpps(k3, x, x, kUnordered);
+  vpaddd(y, x, constant(0x7fffU));
+  vpaddd(y | k2, x, constant(0x8000U));
+  vpord(y | k3, x, constant(0x400000U));
 }
 
 // ---- rare ones ----

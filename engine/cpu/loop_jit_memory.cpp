@@ -1,6 +1,8 @@
 // Loads, stores and reductions of the code.
 #if NF_HAVE_XBYAK
 
+#include <algorithm>
+
 #include "cpu/loop_jit_assembler.h"
 
 namespace nf::cpu {
@@ -25,25 +27,27 @@ void LoopAssembler::emit_store(const JitOperation& op) {
     return vmovdqu8(to(), Xbyak::Xmm(narrow.getIdx()));
   }
   emit_bf16_bits(narrow, x);
-  vpmovdw(Xbyak::Ymm(narrow.getIdx()), narrow);
+  vpermw(narrow, upper_halves(), narrow);
   vmovdqu16(to(), Xbyak::Ymm(narrow.getIdx()));
 }
 
 // ---- one element per row ----
 
 void LoopAssembler::emit_row_load(const JitOperation& op) {
-  mov(r11, frame(int64_t{op.pointer} * 8));
-  if (op.kind == JitOperation::Kind::load) {
-    switch (op.code) {
-      case Code::load_bf16:
-        movzx(r11d, word[r11]);
-        shl(r11d, 16);
-        break;
-      case Code::load_u8: movzx(r11d, byte[r11]); break;
-      default: mov(r11d, ptr[r11]);
-    }
+  const Xbyak::Reg64 from = pointer(op.pointer);
+  if (op.kind == JitOperation::Kind::address) {
+    mov(frame_row(op.out), Xbyak::Reg32(from.getIdx()));
+    return;
   }
-  mov(frame_row(op.out), r11d);
+  switch (op.code) {
+    case Code::load_bf16:
+      movzx(ecx, word[from]);
+      shl(ecx, 16);
+      break;
+    case Code::load_u8: movzx(ecx, byte[from]); break;
+    default: mov(ecx, ptr[from]);
+  }
+  mov(frame_row(op.out), ecx);
 }
 
 void LoopAssembler::emit_row_store(const JitOperation& op) {
@@ -53,11 +57,12 @@ void LoopAssembler::emit_row_store(const JitOperation& op) {
   else
     vmovaps(narrow, x);
   vmovd(ecx, Xbyak::Xmm(narrow.getIdx()));
-  mov(r11, frame(int64_t{op.pointer} * 8));
+  if (op.code == Code::store_bf16) shr(ecx, 16);
+  const Xbyak::Reg64 to = pointer(op.pointer);
   switch (op.code) {
-    case Code::store_bf16: return mov(ptr[r11], cx);
-    case Code::store_u8: return mov(ptr[r11], cl);
-    default: return mov(ptr[r11], ecx);
+    case Code::store_bf16: return mov(ptr[to], cx);
+    case Code::store_u8: return mov(ptr[to], cl);
+    default: return mov(ptr[to], ecx);
   }
 }
 
@@ -72,11 +77,10 @@ LoopAssembler::Zmm LoopAssembler::reduced(const JitOperation& op) {
 
 // Lane l of 64 folds elements l, l + 64, …: vector v of four. Lanes beyond the row stay as they are.
 void LoopAssembler::emit_reduce(const JitOperation& op) {
-  size_t number = 0;
-  while (reductions_[number] != &op) ++number;
-  const Zmm x = reduced(op), sum = temporary();
-  const int vector = vector_ % 4;
-  load_accumulator(sum, number, vector);
+  const auto number =
+      static_cast<size_t>(std::find(reductions_.begin(), reductions_.end(), &op) - reductions_.begin());
+  const Zmm x = reduced(op), sum = accumulator(number, vector_);
+  load_accumulator(sum, number, vector_);
   if (!masked_) {
     emit_fold(op.code, sum, sum, x);
   } else {
@@ -84,43 +88,39 @@ void LoopAssembler::emit_reduce(const JitOperation& op) {
     emit_fold(op.code, folded, sum, x);
     vmovaps(sum | k1, folded);
   }
-  store_accumulator(sum, number, vector);
+  store_accumulator(sum, number, vector_);
 }
 
+// Accumulators that have no register of their own stand in the frame.
+LoopAssembler::Zmm LoopAssembler::accumulator(size_t reduction, int vector) {
+  const int number = static_cast<int>(reduction);
+  if (number >= accumulator_registers_) return temporary();
+  return Zmm(kVectors - 1 - number * kPerReduction - vector);
+}
 void LoopAssembler::load_accumulator(const Zmm& to, size_t reduction, int vector) {
   const int number = static_cast<int>(reduction);
-  if (number < accumulator_registers_)
-    vmovaps(to, Zmm(kVectors - 1 - number * 4 - vector));
-  else
-    vmovaps(to, frame(accumulators_at_ + number * 256 + vector * 64));
+  if (number >= accumulator_registers_) vmovaps(to, frame(accumulators_at_ + number * 256 + vector * 64));
 }
-
 void LoopAssembler::store_accumulator(const Zmm& from, size_t reduction, int vector) {
   const int number = static_cast<int>(reduction);
-  if (number < accumulator_registers_)
-    vmovaps(Zmm(kVectors - 1 - number * 4 - vector), from);
-  else
-    vmovaps(frame(accumulators_at_ + number * 256 + vector * 64), from);
+  if (number >= accumulator_registers_) vmovaps(frame(accumulators_at_ + number * 256 + vector * 64), from);
 }
 
-// The 64 lanes as one, in lane 0 of lanes[0]: l with l + 32, l with l + 16, …
-void LoopAssembler::emit_fold_lanes(Code reduction, const std::vector<Zmm>& lanes) {
-  const Zmm v = lanes[0], other = lanes[1];
-  pinned_ = 0xf;
-  for (int r = 0; r < 4; ++r) owners_[r] = kReserved;
-  emit_fold(reduction, v, v, lanes[2]);
+// The 64 lanes as one: l with l + 32, l with l + 16, …; then `to` has it in all lanes. Changes the lanes.
+void LoopAssembler::emit_fold_lanes(Code reduction, const Zmm (&lanes)[kPerReduction], const Zmm& to) {
+  const Zmm other = lanes[1];
+  emit_fold(reduction, to, lanes[0], lanes[2]);
   emit_fold(reduction, other, other, lanes[3]);
-  emit_fold(reduction, v, v, other);
-  const auto fold_with = [&](auto shuffle) {
-    shuffle();
-    emit_fold(reduction, v, v, other);
-  };
-  fold_with([&] { vshuff32x4(other, v, v, 0x4e); });
-  fold_with([&] { vshuff32x4(other, v, v, 0xb1); });
-  fold_with([&] { vpermilps(other, v, 0x4e); });
-  fold_with([&] { vpermilps(other, v, 0xb1); });
-  end_operation();
-  for (int r = 0; r < 4; ++r) owners_[r] = kFree;
+  emit_fold(reduction, to, to, other);
+  vshuff32x4(other, to, to, 0x4e);
+  emit_fold(reduction, to, to, other);
+  vshuff32x4(other, to, to, 0xb1);
+  emit_fold(reduction, to, to, other);
+  vpermilps(other, to, 0x4e);
+  emit_fold(reduction, to, to, other);
+  vpermilps(other, to, 0xb1);
+  emit_fold(reduction, to, to, other);
+  vbroadcastss(to, Xbyak::Xmm(to.getIdx()));
 }
 
 // Rows follow each other, so that each sum is in their order.

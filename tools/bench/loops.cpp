@@ -1,4 +1,5 @@
 // Loops that the compiler fuses, on arrays beyond the caches: they can be no faster than memory.
+#include "nf/gradients.h"
 #include "nf/ops.h"
 #include "nf/optim.h"
 #include "tools/bench/sections.h"
@@ -60,6 +61,34 @@ void adamw(LoopCase& c) {
   c.result("w@bf16", cast(update.weights[0], DType::bf16));
 }
 
+// The gradients with regard to `inputs`, from the gradient of y as bf16.
+Values backward(LoopCase& c, Value y, const Values& inputs) {
+  const Value dy = cast(c.array("dy", DType::bf16), DType::f32);
+  return gradients(reduce_sum(cast(y, DType::f32) * dy, {0, 1}), inputs);
+}
+
+void rms_norm_backward(LoopCase& c) {
+  const Value x = c.array("h", DType::f32), gain = c.gain(), dh = c.array("dh", DType::f32);
+  const Values gradient = backward(c, rms_norm(x, 1e-6, gain), {x, gain});
+  assign(dh, dh + gradient[0]);
+  c.result("dgain", gradient[1]);
+}
+
+void swiglu_backward(LoopCase& c) {
+  const Value gate = c.array("gate", DType::bf16), up = c.array("up", DType::bf16);
+  const Values gradient = backward(c, silu(gate) * up, {gate, up});
+  c.result("dgate", cast(gradient[0], DType::bf16));
+  c.result("dup", cast(gradient[1], DType::bf16));
+}
+
+void ngpt_update_backward(LoopCase& c) {
+  const Value h = c.array("h", DType::f32), a = c.array("a", DType::bf16), alpha = c.gain();
+  const Values gradient = backward(c, l2_normalize(lerp(h, l2_normalize(a), alpha)), {h, a, alpha});
+  c.result("dh", gradient[0]);
+  c.result("da", cast(gradient[1], DType::bf16));
+  c.result("dalpha", gradient[2]);
+}
+
 // bytes: of an element, those of each array that has to be read and of each that has to be written.
 constexpr struct {
   const char* name;
@@ -69,6 +98,9 @@ constexpr struct {
     {"residual + RMSNorm", residual_rms_norm, 4 + 2 + 4 + 2},
     {"SwiGLU", swiglu, 2 + 2 + 2},
     {"nGPT's update", ngpt_update, 4 + 2 + 4 + 2},
+    {"RMSNorm, backward", rms_norm_backward, 4 + 2 + 4 + 4},
+    {"SwiGLU, backward", swiglu_backward, 3 * 2 + 2 * 2},
+    {"nGPT's update, backward", ngpt_update_backward, 4 + 2 + 2 + 4 + 2},
     // The norm for clipping has to be known first, so the gradient is read twice.
     {"AdamW, with clipping and a bf16 copy", adamw, 4 + 4 * 4 + 3 * 4 + 2},
 };
