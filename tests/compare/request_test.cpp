@@ -93,6 +93,7 @@ TEST_CASE("compare: what is wrong is said in one line") {
   CHECK(refusal({"-m", "gqa", "--data", "x", "--seeds", "0"}).find("--seeds") != std::string::npos);
   CHECK(refusal({"-m", "gqa", "--data", "x", "--eval-every", "0"}).find("validation loss") !=
         std::string::npos);
+  CHECK(refusal({"-m", "gqa", "--data", "x", "--json"}).find("metrics.jsonl") != std::string::npos);
   CHECK(refusal({"-m", "gqa,lr", "--data", "x"}).find("KEY=VALUE") != std::string::npos);
   CHECK(refusal({"-m", "gqa"}).find("--data") != std::string::npos);
   CHECK(refusal({"-m"}).find("needs a value") != std::string::npos);

@@ -67,6 +67,8 @@ grep -q 'gqa: step' "$work/out" || fail "it does not say what failed: $(cat "$wo
 
 refuse 'was made with other settings: training/lr is 0.001, now it would be 0.004' nf-compare "${models[@]}" "${common[@]}" \
   --budget tokens=5k --lr 0.004 --out "$work/whole"
+echo 'broken' > "$work/time/gqa/config.json"
+refuse 'gqa/config.json: line 1' nf-compare "${models[@]}" "${common[@]}" --budget tokens=5k --out "$work/time"
 refuse 'give the models' nf-compare "${common[@]}"
 refuse "did you mean '--budget'" nf-compare "${models[@]}" "${common[@]}" --budgt tokens=1k
 refuse 'tokens=AMOUNT' nf-compare "${models[@]}" "${common[@]}" --budget 5k

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "nf/file.h"
+#include "nf/json.h"
 #include "tools/compare/findings.h"
 #include "tools/output_paths.h"
 #include "tools/program.h"
@@ -157,8 +158,9 @@ void Contest::check_same(size_t i, const std::string& config) const {
   std::error_code ignored;
   if (!fs::exists(file, ignored)) return;
   using Json = nlohmann::json;
-  Json before = Json::parse(read_file(file)), now = Json::parse(config);
-  Json flat_before = before.flatten(), flat_now = now.flatten();
+  const std::string present = read_file(file);
+  check_json(present, file.string());
+  const Json flat_before = Json::parse(present).flatten(), flat_now = Json::parse(config).flatten();
   for (const auto& [key, value] : flat_now.items())
     require(flat_before.contains(key) && flat_before[key] == value,
             "{}: was made with other settings: {} is {}, now it would be {}; give another --out",

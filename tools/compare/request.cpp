@@ -38,6 +38,7 @@ constexpr std::pair<std::string_view, std::string_view> kRefused[] = {
     {"run-name", "the runs are named after their models"},
     {"estimate", "use nf-estimate"},
     {"profile", "use nf-train"},
+    {"json", "every run's metrics.jsonl has the figures"},
 };
 
 // What all must agree in to see the same batches and be measured on the same text.

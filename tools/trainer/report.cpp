@@ -86,13 +86,9 @@ void RunReport::log(int64_t step, std::span<const Metric> metrics) {
 
 // A page that cannot be written is no reason to end a run.
 void RunReport::write_page(RunStatus status) {
-  const ModelConfig model = parse_config(facts_.config_json, "config").model;
-  Page page{.title = facts_.name,
-            .subtitle = fmt::format("{}, {} parameters, {}, width {}, vocabulary {}; {} with lr {}",
-                                    facts_.architecture, quantity(facts_.parameters),
-                                    counted(model.num_hidden_layers, "layer"), model.hidden_size,
-                                    model.vocab_size, name(settings_.optimizer), settings_.lr),
-            .runs = {{.facts = facts_, .status = status, .history = &history_}}};
+  const Page page{.title = facts_.name,
+                  .subtitle = subtitle_,
+                  .runs = {{.facts = facts_, .status = status, .history = &history_}}};
   try {
     page_.write(page);
   } catch (const Error& error) {
@@ -105,9 +101,13 @@ void RunReport::begin(const TrainingSession& session, const TrainingData& data, 
   const int64_t state = session.state().bytes(), arena = session.executables().arena_bytes();
   facts_ = run_facts(session.model(), settings_, state + arena);
   facts_.steps = total_;
+  const ModelConfig& model = session.model();
+  subtitle_ =
+      fmt::format("{}, {} parameters, {}, width {}, vocabulary {}; {} with lr {}", facts_.architecture,
+                  quantity(facts_.parameters), counted(model.num_hidden_layers, "layer"), model.hidden_size,
+                  model.vocab_size, name(settings_.optimizer), settings_.lr);
   add_trackers();
   if (options_.brief) return;
-  const ModelConfig& model = session.model();
   const ParameterCount count = count_parameters(model);
   const int64_t batch = settings_.batch_size * settings_.grad_accum * settings_.seq_len;
   if (settings_.json) {

@@ -73,6 +73,7 @@ class RunReport {
   TrackerList trackers_;
   RunHistory history_;
   RunFacts facts_;
+  std::string subtitle_;  // of the page
   PageWriter page_;
   bool page_failed_ = false;  // told once
   double seconds_before_;     // in steps, before this start
