@@ -353,7 +353,7 @@ TEST_CASE("settings: mistakes are one line that says what is allowed") {
   CHECK(contains(message_of({"--data", "d"}), "give a model"));
   CHECK(contains(message_of({"-m", "gqq", "--data", "d"}), "shipped are diff, gqa"));
   CHECK(contains(message_of({"--resume", "--data", "d"}), "--resume needs the run's folder"));
-  CHECK(contains(message_of({"--resume", "/nonexistent"}), "no config.json"));
+  CHECK(contains(message_of({"--resume", "/nonexistent"}), "no such folder"));
 }
 
 TEST_CASE("settings: mistakes of a config's section name the file") {
