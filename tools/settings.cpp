@@ -150,6 +150,8 @@ constexpr bool kNotSaved = false;  // belongs to the machine or to one start
 constexpr auto kKeys = std::to_array<Key>({
     key<&S::data>("data"),
     key<&S::text_field>("text_field"),
+    key<&S::subset>("subset"),
+    key<&S::split>("split"),
     key<&S::val_fraction>("val_fraction"),
     key<&S::tokenizer>("tokenizer"),
     key<&S::batch_mode>("batch_mode"),

@@ -42,6 +42,7 @@ struct TrainSettings {
   // Data
   std::vector<std::string> data;  // files or folders of text; may be empty for nf-estimate
   std::string text_field = "text";
+  std::string subset, split = "train";  // of datasets that are fetched from the Hugging Face hub
   double val_fraction = 0.05;  // [0, 1): share of the text kept for validation
   TokenizerKind tokenizer = TokenizerKind::byte;
   BatchMode batch_mode = BatchMode::pack;

@@ -21,9 +21,14 @@ constexpr auto kModel = std::to_array<Flag>({
 });
 
 constexpr auto kData = std::to_array<Flag>({
-    {"data", "data", list, "PATH", "texts: files or folders; repeatable", "none"},
+    {"data", "data", list, "PATH",
+     "texts: files (text, JSONL, Parquet, also .gz and .zst), folders, or a dataset of the Hugging Face hub "
+     "as OWNER/NAME[@REVISION]; repeatable",
+     "none"},
     {"dataset", "data", list, "PATH", ""},
     {"text-field", "text_field", value, "NAME", "field of the records that holds the text"},
+    {"subset", "subset", value, "NAME", "subset of the dataset from the hub", "the only one, or default"},
+    {"split", "split", value, "NAME", "split of the dataset from the hub"},
     {"val-fraction", "val_fraction", value, "X", "share of the text kept for validation"},
     {"tokenizer", "tokenizer", value, "byte|char", "tokens are bytes, or the characters that occur"},
     {"batch-mode", "batch_mode", value, "pack|pad",

@@ -9,6 +9,7 @@
 #include <numeric>
 #include <set>
 
+#include "tests/trainer/allocations.h"
 #include "tools/data/shuffle.h"
 
 using namespace nf;
@@ -83,7 +84,8 @@ std::map<int32_t, int> count_targets(Batches& batches, const TokenDataset& datas
 std::map<int32_t, int> all_targets(const TokenDataset& dataset) {
   std::map<int32_t, int> counts;
   for (int64_t i = 0; i < dataset.documents(); ++i)
-    for (const int32_t id : dataset.document(i).subspan(1)) counts[id] = 1;
+    for (int64_t at = 1; at < dataset.length(i); ++at)
+      counts[dataset.document(i)[static_cast<size_t>(at)]] = 1;
   return counts;
 }
 
@@ -329,4 +331,45 @@ TEST_CASE("batches: positions and options that do not exist") {
   CHECK_THROWS_AS(make({.mode = BatchMode::pad, .random_offsets = true}), Error);
   CHECK_THROWS_WITH_AS(make_batches(counted({1, 1}), {}), doctest::Contains("nothing to predict"), Error);
   CHECK_THROWS_AS(make_batches(TokenDataset(), {}), Error);
+}
+
+TEST_CASE("batches: made ahead they are the same, wherever one goes") {
+  const TokenDataset dataset = counted(mixed_lengths(60));
+  for (const BatchMode mode : {BatchMode::pack, BatchMode::pad}) {
+    const BatchOptions options{.mode = mode, .batch = 3, .length = 16, .seed = 5};
+    const auto plain = make_batches(dataset, options), ahead = prefetched(make_batches(dataset, options));
+    REQUIRE(ahead->batches_per_epoch() == plain->batches_per_epoch());
+    CHECK(ahead->position() == plain->position());
+    Batch a, b;
+    const auto check_next = [&] {
+      plain->next(a);
+      ahead->next(b);
+      CHECK(a.ids == b.ids);
+      CHECK(a.targets == b.targets);
+      CHECK(a.documents == b.documents);
+      CHECK(a.positions == b.positions);
+      CHECK(a.length == b.length);
+      CHECK(a.real_target_tokens == b.real_target_tokens);
+      CHECK(ahead->position() == plain->position());
+    };
+    for (int64_t i = 0; i < 2 * plain->batches_per_epoch() + 3; ++i) check_next();
+    for (const BatchPosition to : {BatchPosition{5, 0, 0}, {5, 7, 1}, {9, 7, 1}}) {
+      plain->seek(to);
+      ahead->seek(to);
+      for (int i = 0; i < 3; ++i) check_next();
+    }
+    const auto dropped = prefetched(make_batches(dataset, options));  // never asked
+  }
+}
+
+TEST_CASE("batches: made ahead they allocate nothing once each length has come") {
+  const TokenDataset dataset = counted(mixed_lengths(200));
+  for (const BatchMode mode : {BatchMode::pack, BatchMode::pad}) {
+    const auto batches = prefetched(make_batches(dataset, {.mode = mode, .batch = 3, .length = 16}));
+    Batch batch;
+    for (int64_t i = 0; i <= batches->batches_per_epoch(); ++i) batches->next(batch);
+    const int64_t before = allocations();
+    for (int64_t i = 0; i < 3 * batches->batches_per_epoch(); ++i) batches->next(batch);
+    CHECK(allocations() - before == 0);
+  }
 }

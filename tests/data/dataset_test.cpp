@@ -26,7 +26,7 @@ TokenDataset counted(const std::vector<int64_t>& lengths) {
 std::vector<int32_t> ids_of(const TokenDataset& dataset) {
   std::vector<int32_t> ids;
   for (int64_t i = 0; i < dataset.documents(); ++i)
-    ids.insert(ids.end(), dataset.document(i).begin(), dataset.document(i).end());
+    for (const int32_t id : dataset.document(i)) ids.push_back(id);
   return ids;
 }
 

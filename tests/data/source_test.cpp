@@ -142,7 +142,7 @@ TEST_CASE("source: packed files are read as what is inside") {
 
 TEST_CASE("source: a long text comes in pieces, cut where tokens end") {
   const Folder folder;
-  constexpr size_t kPiece = size_t{1} << 21;
+  constexpr size_t kPiece = size_t{1} << 20;
   const auto check = [&](const std::string& text, std::string_view before, std::string_view after) {
     const std::string record = folder.write("a.jsonl", "{\"text\": \"" + text + "\"}\n");
     const std::string file = folder.write("a.txt", text);

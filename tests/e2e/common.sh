@@ -1,11 +1,12 @@
 # What the shell tests share; each begins with: source "$(dirname "$0")/common.sh"
-# $bin: the programs; $golden: golden models; $work: a folder of this test's own, removed at its end.
+# $bin: the programs; $golden: golden models; $work: a folder of this test's own, removed at its end, where caches are too.
 set -euo pipefail
 
 bin=${NF_BIN_DIR:?}
 golden=${NF_TESTS_DIR:?}/golden
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+export NF_CACHE=$work/cache
 
 fail() {
   echo "FAIL: $*" >&2

@@ -19,9 +19,9 @@ class RowWriter {
 
   int64_t left() const { return left_; }
 
-  // The next `count` positions (at most left()) are `tokens` of a document that was not in this row before.
-  // Where `more`, tokens[count] exists, continues the document and is the target of the last one.
-  void append(const int32_t* tokens, int64_t count, bool more);
+  // The next `count` positions (at least 1, at most left()) are tokens of a document that was not in this row
+  // before, from its token `offset` on. Where the document goes on, its next token is the last one's target.
+  void append(const TokenDataset& dataset, int64_t document, int64_t offset, int64_t count);
 
   // Fills the rest of the row.
   void pad(int32_t id);

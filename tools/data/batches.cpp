@@ -23,7 +23,7 @@ void check(const TokenDataset& dataset, const BatchOptions& options) {
   require(!options.random_offsets || options.mode == BatchMode::pack,
           "data: random offsets need the mode pack; a padded row is a whole document");
   for (int64_t i = 0; i < dataset.documents(); ++i)
-    if (dataset.document(i).size() > 1) return;
+    if (dataset.length(i) > 1) return;
   fail("data: nothing to predict: no document of the {} has two tokens", dataset.documents());
 }
 
@@ -57,15 +57,19 @@ void set_shape(Batch& batch, int64_t rows, int64_t length) {
 RowWriter::RowWriter(Batch& batch, int64_t row)
     : batch_(batch), at_(static_cast<size_t>(row * batch.length)), left_(batch.length) {}
 
-void RowWriter::append(const int32_t* tokens, int64_t count, bool more) {
+void RowWriter::append(const TokenDataset& dataset, int64_t document, int64_t offset, int64_t count) {
   const auto at = static_cast<ptrdiff_t>(at_);
-  const int64_t predicted = more ? count : count - 1;
-  std::copy_n(tokens, count, batch_.ids.begin() + at);
-  std::copy_n(tokens + 1, predicted, batch_.targets.begin() + at);
-  if (!more) batch_.targets[at_ + static_cast<size_t>(predicted)] = kIgnoreIndex;
+  const bool more = offset + count < dataset.length(document);
+  dataset.copy(document, offset, std::span(batch_.ids).subspan(at_, static_cast<size_t>(count)));
+  std::copy_n(batch_.ids.begin() + at + 1, count - 1, batch_.targets.begin() + at);
+  const std::span<int32_t> last(&batch_.targets[at_ + static_cast<size_t>(count) - 1], 1);
+  if (more)
+    dataset.copy(document, offset + count, last);
+  else
+    last[0] = kIgnoreIndex;
   std::fill_n(batch_.documents.begin() + at, count, document_++);
   std::iota(batch_.positions.begin() + at, batch_.positions.begin() + at + count, 0);
-  batch_.real_target_tokens += predicted;
+  batch_.real_target_tokens += more ? count : count - 1;
   at_ += static_cast<size_t>(count);
   left_ -= count;
 }

@@ -106,4 +106,8 @@ class Batches {
 // without a single target, that is without a document of two tokens. Not safe to share between threads.
 std::unique_ptr<Batches> make_batches(TokenDataset dataset, const BatchOptions& options);
 
+// The same batches, each made by a thread of its own while the one before is in use, so that a training step
+// never waits for a disk or for the shuffling of an epoch. After seek() the first one is made on the spot.
+std::unique_ptr<Batches> prefetched(std::unique_ptr<Batches> batches);
+
 }  // namespace nf

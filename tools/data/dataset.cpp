@@ -12,6 +12,8 @@ namespace nf {
 namespace {
 
 constexpr uint64_t kSplitStream = 0x73706c6974;  // apart from the streams of the epochs
+constexpr int64_t kBlock = 1 << 14;              // tokens read at once
+constexpr int64_t kForgotten = 1 << 22;          // tokens after which memory is given back
 
 // Tokens of a text to keep for training: the first (1 - fraction), leaving both sides at least two, which is
 // what a single prediction takes.
@@ -35,25 +37,28 @@ std::string DatasetStats::describe() const {
                      tokens, min_length, max_length, mean_length, unigram_entropy);
 }
 
-TokenDataset::TokenDataset(std::vector<int32_t> tokens, std::span<const int64_t> lengths, int32_t vocab_size)
-    : vocab_size_(vocab_size) {
-  ranges_.reserve(lengths.size());
-  for (const int64_t length : lengths) {
-    require(length > 0, "data: document {} has {} tokens", ranges_.size(), length);
-    ranges_.push_back({token_count_, length});
+TokenDataset::TokenDataset(const std::vector<int32_t>& tokens, std::span<const int64_t> lengths,
+                           int32_t vocab_size)
+    : TokenDataset(TokenFile::in_memory(tokens, lengths, vocab_size)) {}
+
+TokenDataset::TokenDataset(std::shared_ptr<const TokenFile> file) : file_(std::move(file)) {
+  ranges_.reserve(static_cast<size_t>(file_->documents()));
+  for (int64_t i = 0; i < file_->documents(); ++i) {
+    const int64_t begin = file_->begin(i), length = file_->end(i) - begin;
+    ranges_.push_back({begin, length});
     token_count_ += length;
   }
-  require(token_count_ == static_cast<int64_t>(tokens.size()),
-          "data: documents of {} tokens in a buffer of {}", token_count_, tokens.size());
-  for (const int32_t id : tokens)
-    require(id >= 0 && id < vocab_size, "data: token id {} is outside the vocabulary of {}", id, vocab_size);
-  tokens_ = std::make_shared<const std::vector<int32_t>>(std::move(tokens));
+}
+
+std::vector<int32_t> TokenDataset::document(int64_t i) const {
+  std::vector<int32_t> ids(static_cast<size_t>(length(i)));
+  copy(i, 0, ids);
+  return ids;
 }
 
 TokenDataset TokenDataset::with_ranges(std::vector<Range> ranges) const {
   TokenDataset part;
-  part.tokens_ = tokens_;
-  part.vocab_size_ = vocab_size_;
+  part.file_ = file_;
   for (const Range& range : ranges) part.token_count_ += range.length;
   part.ranges_ = std::move(ranges);
   return part;
@@ -91,13 +96,22 @@ DatasetStats TokenDataset::stats() const {
   stats.tokens = token_count_;
   if (ranges_.empty()) return stats;
 
+  std::vector<int64_t> counts(static_cast<size_t>(vocab_size()));
+  std::vector<int32_t> block(kBlock);
   stats.min_length = ranges_[0].length;
-  std::vector<int64_t> counts(static_cast<size_t>(vocab_size_));
-  for (int64_t i = 0; i < documents(); ++i) {
-    const auto ids = document(i);
-    stats.min_length = std::min(stats.min_length, static_cast<int64_t>(ids.size()));
-    stats.max_length = std::max(stats.max_length, static_cast<int64_t>(ids.size()));
-    for (const int32_t id : ids) ++counts[static_cast<size_t>(id)];
+  int64_t kept = ranges_[0].begin;  // tokens from here on are still in memory
+  for (const Range& range : ranges_) {
+    stats.min_length = std::min(stats.min_length, range.length);
+    stats.max_length = std::max(stats.max_length, range.length);
+    const int64_t end = range.begin + range.length;
+    for (int64_t at = range.begin; at < end; at += kBlock) {
+      const auto ids = std::span(block).first(static_cast<size_t>(std::min(kBlock, end - at)));
+      file_->copy(at, ids);
+      for (const int32_t id : ids) ++counts[static_cast<size_t>(id)];
+      if (at - kept < kForgotten) continue;
+      file_->forget(kept, at);
+      kept = at;
+    }
   }
   stats.mean_length = static_cast<double>(token_count_) / static_cast<double>(documents());
   for (const int64_t count : counts) {
@@ -109,44 +123,11 @@ DatasetStats TokenDataset::stats() const {
 }
 
 uint64_t TokenDataset::fingerprint() const {
-  uint64_t hash = mix_bits(static_cast<uint64_t>(vocab_size_));
-  for (int64_t i = 0; i < documents(); ++i) {
-    hash = mix_bits(hash ^ document(i).size());
-    for (const int32_t id : document(i)) hash = mix_bits(hash ^ static_cast<uint64_t>(id));
-  }
+  uint64_t hash = mix_bits(file_ ? file_->hash() : 0);
+  for (const Range& range : ranges_)
+    hash =
+        mix_bits(mix_bits(hash ^ static_cast<uint64_t>(range.begin)) ^ static_cast<uint64_t>(range.length));
   return hash;
-}
-
-TokenDataset tokenize(const DocumentSource& source, const Tokenizer& tokenizer,
-                      const TokenizeOptions& options) {
-  const auto bos = tokenizer.bos_id(), eos = tokenizer.eos_id();
-  require(bos || !options.bos.value_or(false), "data: the {} tokenizer has no token to begin a document with",
-          tokenizer.name());
-  require(eos || !options.eos.value_or(false), "data: the {} tokenizer has no token to end a document with",
-          tokenizer.name());
-
-  std::vector<int32_t> tokens;
-  std::vector<int64_t> lengths;
-  source.visit([&](const Document& document) {
-    const size_t before = tokens.size();
-    try {
-      if (bos && options.bos.value_or(true)) tokens.push_back(*bos);
-      tokenizer.encode(document.text, tokens);
-      if (eos && options.eos.value_or(true)) tokens.push_back(*eos);
-    } catch (const Error& error) {
-      fail("data: {}: {}", document.origin(), error.what());
-    }
-    lengths.push_back(static_cast<int64_t>(tokens.size() - before));
-  });
-  require(!lengths.empty(), "data: there is no text in {}", source.description());
-
-  if (lengths.size() == 1) {  // a running text: neither begun nor ended unless asked for
-    if (eos && !options.eos) tokens.pop_back();
-    if (bos && !options.bos) tokens.erase(tokens.begin());
-    lengths[0] = static_cast<int64_t>(tokens.size());
-  }
-  tokens.shrink_to_fit();
-  return TokenDataset(std::move(tokens), lengths, tokenizer.vocab_size());
 }
 
 }  // namespace nf

@@ -52,7 +52,7 @@ std::vector<fs::path> expand_pattern(const std::string& pattern) {
 }
 
 // Everything one path of the user's stands for.
-std::vector<FoundFile> expand(const std::string& path) {
+std::vector<FoundFile> expand(const std::string& path, const HubChoice& choice) {
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
   if (fs::is_regular_file(status)) return {{path, true}};
@@ -67,7 +67,11 @@ std::vector<FoundFile> expand(const std::string& path) {
   }
   require(!fs::exists(status), "data: {} is neither a file nor a folder", path);
   require(status.type() == fs::file_type::not_found, "data: cannot read {}: {}", path, error.message());
-  require(path.find_first_of("*?[") != std::string::npos, "data: {} does not exist", path);
+  if (path.find_first_of("*?[") == std::string::npos) {
+    require(looks_like_dataset(path), "data: {} does not exist", path);
+    for (fs::path& file : fetch_dataset(path, choice)) files.push_back({std::move(file), true});
+    return files;
+  }
   for (fs::path& match : expand_pattern(path)) {
     if (fs::is_directory(match, error))
       add_folder(match);
@@ -80,11 +84,11 @@ std::vector<FoundFile> expand(const std::string& path) {
 
 }  // namespace
 
-std::vector<FoundFile> find_files(const std::vector<std::string>& paths) {
+std::vector<FoundFile> find_files(const std::vector<std::string>& paths, const HubChoice& choice) {
   std::vector<FoundFile> files;
   std::set<fs::path> seen;
   for (const std::string& path : paths) {
-    for (FoundFile& file : expand(path)) {
+    for (FoundFile& file : expand(path, choice)) {
       std::error_code error;
       const fs::path real = fs::canonical(file.path, error);
       if (is_fortune_index(file.path) || (!error && !seen.insert(real).second)) continue;

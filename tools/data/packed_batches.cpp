@@ -20,7 +20,7 @@ class PackedBatches final : public Batches {
     int64_t start = 0;
     for (int64_t i = 0; i < dataset_.documents(); ++i) {
       starts_.push_back(start);
-      start += static_cast<int64_t>(dataset_.document(i).size());
+      start += dataset_.length(i);
     }
     if (options_.shuffle && !options_.random_offsets) order_.resize(static_cast<size_t>(windows_));
   }
@@ -57,10 +57,8 @@ class PackedBatches final : public Batches {
     auto document = std::upper_bound(starts_.begin(), starts_.end(), start) - starts_.begin() - 1;
     int64_t offset = start - starts_[static_cast<size_t>(document)];
     for (; writer.left() > 0 && document < dataset_.documents(); ++document, offset = 0) {
-      const auto ids = dataset_.document(document);
-      const auto length = static_cast<int64_t>(ids.size());
-      const int64_t count = std::min(writer.left(), length - offset);
-      writer.append(ids.data() + offset, count, offset + count < length);
+      const int64_t count = std::min(writer.left(), dataset_.length(document) - offset);
+      writer.append(dataset_, document, offset, count);
     }
   }
 

@@ -17,7 +17,7 @@ struct Row {
 std::vector<Row> cut_rows(const TokenDataset& dataset, const BatchOptions& options) {
   std::vector<Row> rows;
   for (int64_t i = 0; i < dataset.documents(); ++i) {
-    const int64_t inputs = static_cast<int64_t>(dataset.document(i).size()) - 1;
+    const int64_t inputs = dataset.length(i) - 1;
     const int64_t end = options.truncate ? std::min(inputs, options.length) : inputs;
     for (int64_t offset = 0; offset < end; offset += options.length)
       rows.push_back({i, offset, std::min(options.length, end - offset)});
@@ -50,7 +50,7 @@ class PaddedBatches final : public Batches {
       RowWriter writer(batch, i);
       if (i < static_cast<int64_t>(rows.size())) {
         const Row& row = rows_[static_cast<size_t>(rows[static_cast<size_t>(i)])];
-        writer.append(dataset_.document(row.document).data() + row.offset, row.inputs, true);
+        writer.append(dataset_, row.document, row.offset, row.inputs);
       }
       writer.pad(options_.padding_id);
     }

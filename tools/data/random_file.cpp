@@ -40,8 +40,8 @@ int nameless_file(const fs::path& file) {
 
 }  // namespace
 
-RandomFile::RandomFile(const fs::path& file) : file_(file) {
-  const bool packed = unpacked_name(file) != file;
+RandomFile::RandomFile(const fs::path& file, Packed how) : file_(file) {
+  const bool packed = how == Packed::unpack && unpacked_name(file) != file;
   descriptor_ = packed ? nameless_file(file) : ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
   if (descriptor_ < 0) fail_system(file, "open");
   try {

@@ -9,9 +9,11 @@ namespace nf {
 
 class RandomFile {
  public:
+  enum class Packed : uint8_t { unpack, as_it_is };
+
   // A file with .gz or .zst behind its name is unpacked first, into a nameless file in the folder of
-  // temporary files. Throws Error that names the file.
-  explicit RandomFile(const std::filesystem::path& file);
+  // temporary files, unless it is wanted as it is. Throws Error that names the file.
+  explicit RandomFile(const std::filesystem::path& file, Packed packed = Packed::unpack);
   RandomFile(const RandomFile&) = delete;
   RandomFile& operator=(const RandomFile&) = delete;
   ~RandomFile();

@@ -16,7 +16,7 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 constexpr size_t kBlock = size_t{1} << 16;            // bytes read at once
-constexpr size_t kLongestPiece = size_t{1} << 21;     // of a text
+constexpr size_t kLongestPiece = size_t{1} << 20;     // of a text
 constexpr size_t kShortestPiece = kLongestPiece / 2;  // where there is a choice
 
 // `offset`: where `bytes` begin in the file.

@@ -1,12 +1,17 @@
 #include "tools/data/source.h"
 
 #include <nf/error.h>
+#include <xxhash.h>
 
+#include <algorithm>
 #include <optional>
 
 #include "tools/data/byte_stream.h"
 #include "tools/data/files.h"
+#include "tools/data/random_file.h"
 #include "tools/data/readers.h"
+#include "tools/data/shuffle.h"
+#include "tools/data/slow_progress.h"
 
 namespace nf {
 namespace {
@@ -38,6 +43,25 @@ std::optional<DocumentFormat> detect_format(const FoundFile& file) {
   return std::nullopt;
 }
 
+// XXH3-64 of a file, which is read in blocks: a mapping would count as memory that the program uses.
+uint64_t hash_content(const fs::path& path, const std::function<void(int64_t)>& watch) {
+  const std::unique_ptr<XXH3_state_t, decltype(&::XXH3_freeState)> state(::XXH3_createState(),
+                                                                         &::XXH3_freeState);
+  require(state != nullptr, "data: out of memory");
+  ::XXH3_64bits_reset(state.get());
+  const RandomFile file(path, RandomFile::Packed::as_it_is);
+  std::vector<char> block(size_t{1} << 20);
+  for (int64_t at = 0; at < file.size();) {
+    const auto bytes = std::span(block).first(
+        static_cast<size_t>(std::min(file.size() - at, static_cast<int64_t>(block.size()))));
+    file.read(at, bytes);
+    ::XXH3_64bits_update(state.get(), bytes.data(), bytes.size());
+    at += static_cast<int64_t>(bytes.size());
+    watch(static_cast<int64_t>(bytes.size()));
+  }
+  return ::XXH3_64bits_digest(state.get());
+}
+
 struct SourceFile {
   fs::path path;
   const FormatEntry* format;
@@ -50,6 +74,22 @@ class FileSource final : public DocumentSource {
 
   void visit(const DocumentVisitor& visitor) const override {
     for (const SourceFile& file : files_) file.format->read(file.path, options_, visitor);
+  }
+
+  uint64_t fingerprint() const override {
+    uint64_t hash = mix_bits(static_cast<uint64_t>(files_.size()));
+    const auto add = [&](uint64_t part) { hash = mix_bits(hash ^ part); };
+    for (const char letter : options_.text_field) add(static_cast<uint8_t>(letter));
+    int64_t total = 0, done = 0;
+    std::error_code ignored;
+    for (const SourceFile& file : files_) total += static_cast<int64_t>(fs::file_size(file.path, ignored));
+    SlowProgress progress("reading, MB", total);
+    for (const SourceFile& file : files_) {
+      add(static_cast<uint64_t>(file.format->format));
+      add(static_cast<uint64_t>(unpacked_name(file.path) != file.path));
+      add(hash_content(file.path, [&](int64_t bytes) { progress.update(done += bytes); }));
+    }
+    return hash;
   }
 
   std::string description() const override {
@@ -85,7 +125,7 @@ std::unique_ptr<DocumentSource> open_documents(const std::vector<std::string>& p
                                                const SourceOptions& options) {
   require(!paths.empty(), "data: no path given; name files, folders or patterns");
   std::vector<SourceFile> files;
-  for (const FoundFile& file : find_files(paths)) {
+  for (const FoundFile& file : find_files(paths, options.hub)) {
     const auto format = options.format == DocumentFormat::automatic ? detect_format(file) : options.format;
     if (format) files.push_back({file.path, &entry_of(*format)});
   }

@@ -30,14 +30,16 @@
 #include <string_view>
 #include <vector>
 
+#include "tools/data/hub.h"
+
 namespace nf {
 
-// A document, or a piece of a long one: above 2 MiB it comes in several calls, so that no text is too large
+// A document, or a piece of a long one: above 1 MiB it comes in several calls, so that no text is too large
 // for memory. Pieces are cut after a line end that stands alone between characters that are no blanks, where
 // every usual tokenizer begins a new token anyway; without one, after a line end or a character.
 struct Document {
   std::string_view text;              // valid UTF-8, not empty; lives until the visitor returns
-  const std::filesystem::path& file;  // where it comes from
+  const std::filesystem::path& file;  // where it comes from; lives as long as the source
   int64_t line;                       // its first line or its row, from 1; 0 when it is the whole file
   bool more = false;                  // the document goes on in the next call
 
@@ -53,6 +55,9 @@ class DocumentSource {
   // Calls the visitor for every document, always in the same order. Holds a few MiB in memory: a piece of a
   // text, a line of JSON, a page of Parquet. May be called again; what the visitor throws passes through.
   virtual void visit(const DocumentVisitor& visitor) const = 0;
+
+  // A hash of everything that the documents depend on: the files' content and how it is read. Reads them.
+  virtual uint64_t fingerprint() const = 0;
 
   // "3 files, corpus/a.txt …", for messages.
   virtual std::string description() const = 0;
@@ -72,13 +77,14 @@ DocumentFormat parse_document_format(std::string_view name);
 
 struct SourceOptions {
   DocumentFormat format = DocumentFormat::automatic;  // another value forces it on every file
+  HubChoice hub = {};                                 // of datasets that are fetched
   std::string text_field = "text";                    // of JSON lines and Parquet; see above
 };
 
-// A path is a file, a folder (searched recursively; hidden entries and links to folders are not followed), or
-// a pattern with * ? [] when nothing has that very name. Paths keep their order; what a folder or pattern
-// gives is sorted; a file reached twice is read once. Throws Error for a path that is missing, unreadable or
-// gives no file.
+// A path is an id of the Hugging Face hub (hub.h) when nothing has that name, else a file, a folder (searched
+// recursively; hidden entries and links to folders are not followed), or a pattern with * ? [] when nothing
+// has that very name. Paths keep their order; what a folder or pattern gives is sorted; a file reached twice
+// is read once. Throws Error for a path that is missing, unreadable or gives no file.
 std::unique_ptr<DocumentSource> open_documents(const std::vector<std::string>& paths,
                                                const SourceOptions& options = {});
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "nf/error.h"
+#include "tools/tokenizer/utf8.h"
 
 namespace nf {
 namespace {
@@ -15,20 +16,45 @@ BatchOptions batch_options(const TrainSettings& settings) {
           .seed = static_cast<uint64_t>(settings.seed)};
 }
 
+// The characters of a text, each once.
+struct Alphabet {
+  std::string text;
+  std::vector<bool> seen;  // by code point
+
+  void insert(std::string_view piece) {
+    while (!piece.empty()) {
+      const Utf8Character character = first_character(piece);
+      if (character.code_point >= seen.size()) seen.resize(character.code_point + 1);
+      if (!seen[character.code_point]) text += piece.substr(0, character.length);
+      seen[character.code_point] = true;
+      piece.remove_prefix(character.length);
+    }
+  }
+};
+
 std::shared_ptr<const Tokenizer> tokenizer_for(const TrainSettings& settings, const DocumentSource& source) {
   if (settings.tokenizer == TokenizerKind::byte) return make_tokenizer("byte");
   return make_tokenizer("char", [&](const std::function<void(std::string_view)>& add) {
-    source.visit([&](const Document& document) { add(document.text); });
+    Alphabet long_document;  // of which the tokenizer must not see every piece as a document
+    source.visit([&](const Document& document) {
+      if (!document.more && long_document.text.empty()) return add(document.text);
+      long_document.insert(document.text);
+      if (document.more) return;
+      add(long_document.text);
+      long_document = {};
+    });
   });
 }
 
 }  // namespace
 
 TrainingData load_training_data(const TrainSettings& settings, std::shared_ptr<const Tokenizer> tokenizer) {
-  const auto source = open_documents(settings.data, {.text_field = settings.text_field});
+  const auto source = open_documents(
+      settings.data,
+      {.hub = {.subset = settings.subset, .split = settings.split}, .text_field = settings.text_field});
   TrainingData data;
   data.tokenizer = tokenizer ? std::move(tokenizer) : tokenizer_for(settings, *source);
-  const TokenDataset all = tokenize(*source, *data.tokenizer);
+  const TokenDataset all = tokenize(*source, *data.tokenizer, {.threads = settings.threads});
   DatasetSplit split = all.split(settings.val_fraction, static_cast<uint64_t>(settings.seed));
   data.train = std::move(split.train);
   data.validation = std::move(split.validation);
@@ -46,13 +72,13 @@ ModelConfig with_vocabulary(ModelConfig config, const Tokenizer& tokenizer) {
 }
 
 std::unique_ptr<Batches> training_batches(const TrainingData& data, const TrainSettings& settings) {
-  return make_batches(data.train, batch_options(settings));
+  return prefetched(make_batches(data.train, batch_options(settings)));
 }
 
 std::unique_ptr<Batches> validation_batches(const TrainingData& data, const TrainSettings& settings) {
   BatchOptions options = batch_options(settings);
   options.shuffle = false;
-  return make_batches(data.validation, options);
+  return prefetched(make_batches(data.validation, options));
 }
 
 int64_t total_steps(const TrainSettings& settings, const Batches& batches) {
