@@ -15,7 +15,7 @@ gzip -k "$work/text.txt"
 [ "$(weights "$work/plain")" = "$(weights "$work/packed")" ] || fail "a packed text gives other weights"
 [ "$(ls "$NF_CACHE"/tokens/*.tokens | wc -l)" = 2 ] || fail "not two cached texts: $(ls "$NF_CACHE/tokens")"
 head -c 500 "$work/text.txt.gz" > "$work/cut.txt.gz"
-refuse 'cut.txt.gz is damaged: it ends before its content does' nf-train --data "$work/cut.txt.gz" --out "$work/cut"
+refuse 'cut.txt.gz is damaged: it ends before its content does' nf-train "${run[@]}" --data "$work/cut.txt.gz" --out "$work/cut"
 
 # Runs that start together on one cache, while others are killed at any moment: all that live get the same weights.
 for i in $(seq 60); do cat "$work/text.txt"; done > "$work/long.txt"
@@ -45,8 +45,8 @@ printf 'x' | dd of="$cached" bs=1 seek=5000 conv=notrunc status=none
 
 # What is neither a file nor a dataset.
 export HF_HUB_OFFLINE=1 HF_HOME=$work/hub
-refuse 'owner/name is not in the cache' nf-train --dataset owner/name --out "$work/none"
-refuse 'no.txt does not exist' nf-train --data "$work/no.txt" --out "$work/none"
+refuse 'owner/name is not in the cache' nf-train "${run[@]}" --dataset owner/name --out "$work/none"
+refuse 'no.txt does not exist' nf-train "${run[@]}" --data "$work/no.txt" --out "$work/none"
 
 # A text of 200 MB takes no more memory than a small one.
 if [ -z "${NF_SANITIZE:-}" ] && [ -x /usr/bin/time ]; then

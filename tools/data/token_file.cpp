@@ -67,8 +67,8 @@ class RunningHash {
 };
 
 struct File {
-  explicit File(const fs::path& path, int flags)
-      : path(path), descriptor(::open(path.c_str(), flags | O_CLOEXEC, 0644)) {
+  File(const fs::path& file, int flags)
+      : path(file), descriptor(::open(file.c_str(), flags | O_CLOEXEC, 0644)) {
     if (descriptor < 0) fail_system(path, "open");
   }
   File(const File&) = delete;
