@@ -10,14 +10,15 @@ ModelBuilder::ModelBuilder(Graph& graph, const ModelConfig& config, const ModelO
   const Shape tokens{options.batch, options.length};
   if (options.documents) documents_ = input(graph, "documents", DType::i32, tokens);
   if (options.cache_length > 0) length_ = input(graph, "length", DType::i32, {});
-  const bool drops =
-      config.attention_dropout > 0 || config.residual_dropout > 0 || config.embedding_dropout > 0;
+  const bool drops = config.attention_dropout > 0 || config.residual_dropout > 0 ||
+                     config.embedding_dropout > 0 || (config.lora && config.lora->dropout > 0);
   if (options.training && drops) rng_ = input(graph, "rng", DType::i32, {4});
 }
 
 // ---- parameters
 
 ModelBuilder::Entry& ModelBuilder::parameter(Parameter parameter) {
+  parameter.trained = parameter.adapter || !config_.lora;
   const auto [found, fresh] = entries_.try_emplace(parameter.name, Entry{{}, {}, model_.parameters.size()});
   if (fresh) {
     model_.parameters.push_back(std::move(parameter));
@@ -80,15 +81,36 @@ Value ModelBuilder::head_matrix(const Scope& root) {
                            .normalize_axis = unit_axis(kIn)}));
 }
 
+// y + (alpha / r) B A dropout(x), rounded once; A starts with the variance of PEFT's uniform distribution.
+Value ModelBuilder::adapted(const Scope& scope, Value x, Value y) {
+  const std::string_view projection = std::string_view(scope.path()).substr(scope.path().rfind('.') + 1);
+  if (!config_.lora || !config_.lora->adapts(projection)) return y;
+  const int64_t rank = config_.lora->rank, in = x.size(-1), out = y.size(-1);
+  const auto low_rank = [&](std::string_view name, const Shape& shape, double std) {
+    return narrow(parameter({.name = scope.full_name(name),
+                             .shape = shape,
+                             .init_std = std,
+                             .decay = weights_.decay,
+                             .layer_matrix = true,
+                             .adapter = true}));
+  };
+  const Value a = low_rank("lora_A.weight", {rank, in}, 1 / std::sqrt(3.0 * static_cast<double>(in)));
+  const Value b = low_rank("lora_B.weight", {out, rank}, 0);
+  const Value change = linear(linear(drop(x, config_.lora->dropout), a), b);
+  return compute(y + change * config_.lora->scale());
+}
+
 Value ModelBuilder::project(const Scope& scope, Value x, int64_t out, bool bias) {
   const Value weight = matrix(scope, out, x.size(-1));
-  return linear(x, weight, bias ? vector(scope, "bias", {out}, Init::fill(0)) : Value{});
+  return adapted(scope, x, linear(x, weight, bias ? vector(scope, "bias", {out}, Init::fill(0)) : Value{}));
 }
 
 Value ModelBuilder::project_back(const Scope& scope, Value x, bool bias) {
   const double std = weights_.std / std::sqrt(2.0 * static_cast<double>(config_.num_hidden_layers));
   const Value weight = narrow(layer_matrix(scope, config_.hidden_size, x.size(-1), std, kOut));
-  return linear(x, weight, bias ? vector(scope, "bias", {config_.hidden_size}, Init::fill(0)) : Value{});
+  return adapted(
+      scope, x,
+      linear(x, weight, bias ? vector(scope, "bias", {config_.hidden_size}, Init::fill(0)) : Value{}));
 }
 
 Value ModelBuilder::norm(const Scope& scope, Value x) {
@@ -190,9 +212,11 @@ Heads project_heads(ModelBuilder& b, const Scope& s, Value x) {
     const Value y = b.project(s / name, x, count * d, c.attention_bias);
     return reshape(y, {x.size(0), x.size(1), count, d});
   };
+  const auto normed = [&](std::string_view name, Value y) { return c.qk_norm ? b.norm(s / name, y) : y; };
   const Rope& r = b.rope(d);
-  return {rope(heads("q_proj", c.num_attention_heads), r.cos, r.sin),
-          rope(heads("k_proj", c.num_key_value_heads), r.cos, r.sin), heads("v_proj", c.num_key_value_heads)};
+  return {rope(normed("q_norm", heads("q_proj", c.num_attention_heads)), r.cos, r.sin),
+          rope(normed("k_norm", heads("k_proj", c.num_key_value_heads)), r.cos, r.sin),
+          heads("v_proj", c.num_key_value_heads)};
 }
 
 Value merge_heads(Value x) { return reshape(x, {x.size(0), x.size(1), x.size(2) * x.size(3)}); }

@@ -40,7 +40,7 @@ class ModelBuilder {
   Value head_matrix(const Scope& root);  // [V, D]: lm_head.weight, or the embedding where they are tied
 
   // y = x W^T (+ bias): [.., in] -> [.., out] in the compute type. The parameters are scope.weight and
-  // scope.bias.
+  // scope.bias, and the adapter's where the config asks for one.
   Value project(const Scope& scope, Value x, int64_t out, bool bias);
   // The same for the projections back to the residual stream, whose start is scaled by 1/sqrt(2 L).
   Value project_back(const Scope& scope, Value x, bool bias);
@@ -70,6 +70,7 @@ class ModelBuilder {
   Entry& parameter(Parameter parameter);
   Entry& embedding(const Scope& root);
   Entry& layer_matrix(const Scope& scope, int64_t out, int64_t in, double std, HiddenAxis hidden);
+  Value adapted(const Scope& scope, Value x, Value y);
   int unit_axis(HiddenAxis hidden) const { return weights_.unit_length ? hidden : -1; }
   Value wide(Entry& entry);
   Value narrow(Entry& entry);

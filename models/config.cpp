@@ -146,9 +146,11 @@ void check_combinations(const ModelConfig& c, std::string_view source) {
           source);
   require(!c.sliding_window_pattern || c.sliding_window,
           "{}: 'sliding_window_pattern' says which layers are full; it needs 'sliding_window'", source);
+  require(!c.qk_norm || (c.attention_type != AttentionType::mla && c.attention_type != AttentionType::ngpt),
+          "{}: 'qk_norm' belongs to mha, gqa and diff, not to {}", source, name(c.attention_type));
   if (c.attention_type != AttentionType::ngpt) return;
-  require(!c.attention_bias && !c.mlp_bias, "{}: ngpt has no biases; remove 'attention_bias' and 'mlp_bias'",
-          source);
+  require(!c.output_bias() && !c.attention_bias && !c.mlp_bias,
+          "{}: ngpt has no biases; remove 'attention_bias' and 'mlp_bias'", source);
   require(
       c.embedding_multiplier == 1 && c.residual_multiplier == 1,
       "{}: ngpt normalises what 'embedding_multiplier' and 'residual_multiplier' would scale; remove them",
@@ -171,11 +173,13 @@ BlockCount count_block(const ModelConfig& c) {
     count.matrices +=
         D * kv_a + c.kv_lora_rank * H * (c.qk_nope_head_dim + c.v_head_dim) + H * c.v_head_dim * D;
     count.vectors += c.q_lora_rank.value_or(0) + c.kv_lora_rank;  // gains of the compressed norms
-    if (c.attention_bias) count.vectors += c.q_lora_rank.value_or(0) + kv_a + D;
+    if (c.attention_bias) count.vectors += c.q_lora_rank.value_or(0) + kv_a;
   } else {
     count.matrices += D * d * (2 * H + 2 * K);
-    if (c.attention_bias) count.vectors += d * (H + 2 * K) + D;
+    if (c.attention_bias) count.vectors += d * (H + 2 * K);
+    if (c.qk_norm) count.vectors += 2 * d;
   }
+  if (c.output_bias()) count.vectors += D;
   if (c.attention_type == AttentionType::diff) count.vectors += 4 * d;
   if (c.attention_type == AttentionType::ngpt) count.vectors += H * d + 2 * F + 2 * D;
   for (const bool norm :
@@ -227,6 +231,7 @@ ModelConfig resolve(ModelConfig config, std::string_view source) {
   check_numbers(config, source);
   check_rope_scaling(config, source);
   check_combinations(config, source);
+  resolve_lora(config, source);
   return config;
 }
 
@@ -239,7 +244,12 @@ ParameterCount count_parameters(const ModelConfig& config) {
   count.head = config.tie_word_embeddings ? 0 : count.embedding;
   count.block = block.matrices + block.vectors;
   count.last = config.attention_type == AttentionType::ngpt ? config.vocab_size : config.hidden_size;
-  count.total = count.embedding + count.head + config.num_hidden_layers * count.block + count.last;
+  if (config.lora)
+    for (const Projection& p : projections(config))
+      if (config.lora->adapts(p.name))
+        count.adapters += config.num_hidden_layers * config.lora->rank * (p.in + p.out);
+  count.total =
+      count.embedding + count.head + config.num_hidden_layers * count.block + count.last + count.adapters;
   return count;
 }
 
@@ -255,6 +265,10 @@ double forward_flops_per_token(const ModelConfig& config, int64_t tokens) {
   for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer)
     flops += 2 * mean_visible(static_cast<double>(tokens), config.window_of_layer(layer)) * widths;
   return flops;
+}
+
+double training_flops_per_token(const ModelConfig& config, int64_t tokens) {
+  return (config.lora ? 2 : 3) * forward_flops_per_token(config, tokens);
 }
 
 int64_t kv_cache_values(const ModelConfig& config) {

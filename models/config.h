@@ -1,9 +1,9 @@
 // ModelConfig: every choice that makes a model, read from and written to JSON.
 //
-// Names follow Hugging Face where they have one. A config file written by Hugging Face for a Llama, DiffLlama
-// or dense DeepSeek-V3 model is accepted as it is: keys without a meaning here (token ids, dtypes, generation
-// defaults) are ignored, `model_type` chooses the variant. Every other unknown key is an error that suggests
-// the nearest known one.
+// Names follow Hugging Face where they have one. A config file written by Hugging Face for a Llama, Mistral,
+// Qwen2, Qwen3, DiffLlama or dense DeepSeek-V3 model is accepted as it is: keys without a meaning here (token
+// ids, dtypes, generation defaults) are ignored, `model_type` chooses the variant. Every other unknown key is
+// an error that suggests the nearest known one.
 //
 // Notation of the comments: D hidden_size, L layers, H query heads, K key/value heads, d head_dim, F
 // intermediate_size, V vocabulary, T tokens of a sequence.
@@ -17,6 +17,7 @@
 #include <string_view>
 #include <vector>
 
+#include "models/lora.h"
 #include "nf/ops.h"
 
 namespace nf {
@@ -72,8 +73,11 @@ struct ModelConfig {
   double rms_norm_eps = 1e-6;
   double initializer_range = 0.02;
   bool tie_word_embeddings = false;
-  bool attention_bias = false;  // q, k, v and o (mla: q_a, kv_a and o)
-  bool mlp_bias = false;        // gate, up and down
+  bool attention_bias = false;                // q, k, v and o (mla: q_a, kv_a and o)
+  std::optional<bool> attention_output_bias;  // o alone, where it differs from the others; see output_bias()
+  bool qk_norm =
+      false;  // RMS norm of every query and key head before the rotation, with gains (not mla, ngpt)
+  bool mlp_bias = false;  // gate, up and down
   double attention_dropout = 0;
   double residual_dropout = 0;
   double embedding_dropout = 0;
@@ -112,6 +116,8 @@ struct ModelConfig {
   double z_loss = 0;
   GradientCheckpointing gradient_checkpointing;
 
+  std::optional<LoraConfig> lora;  // only adapters are trained
+
   bool operator==(const ModelConfig&) const = default;
 
   // Head widths that attention sees: of queries and keys, and of values. diff has 2 d wide values.
@@ -119,6 +125,7 @@ struct ModelConfig {
   int64_t value_width() const;
   // Factor of q k: attention_scale, or 1/sqrt(d), for ngpt sqrt(d), for mla 1/sqrt(d_nope + d_rope).
   double score_scale() const;
+  bool output_bias() const { return attention_output_bias.value_or(attention_bias); }
   // The window of a 0-based layer; none when that layer sees everything. With a pattern n, layers n-1, 2n-1,
   // … are full.
   std::optional<int64_t> window_of_layer(int64_t layer) const;
@@ -173,14 +180,16 @@ struct ParameterCount {
   int64_t head = 0;       // V D, 0 when tied
   int64_t block = 0;      // one layer
   int64_t last = 0;       // final norm D; ngpt: the logits' scale V
-  int64_t total = 0;
+  int64_t adapters = 0;   // of all layers; with them the rest is frozen
+  int64_t total = 0;      // with the adapters
 };
 ParameterCount count_parameters(const ModelConfig& config);
 
 // Forward FLOPs per token, averaged over a sequence of T tokens: 2 per matrix parameter without the
 // embedding's gather, and attention's 2 T_eff H (d_k + d_v), T_eff = (T+1)/2 or less where a window cuts.
-// Training costs three times this.
 double forward_flops_per_token(const ModelConfig& config, int64_t tokens);
+// Of forward and backward: three times as many, or twice where the matrices are frozen and have no gradients.
+double training_flops_per_token(const ModelConfig& config, int64_t tokens);
 
 // Numbers kept per token and layer while generating: 2 K d; mla: kv_lora_rank + qk_rope_head_dim.
 int64_t kv_cache_values(const ModelConfig& config);

@@ -77,6 +77,33 @@ void read(GradientCheckpointing& out, const json& value, const std::string& wher
 template <typename T>
 void read(std::optional<T>& out, const json& value, const std::string& where);
 
+// As text, or as an object of the same keys.
+void read(LoraConfig& out, const json& value, const std::string& where) {
+  if (value.is_string()) {
+    out = parse_lora(value.get<std::string>(), where);
+    return;
+  }
+  require(value.is_object(), "{} must be an object with r, alpha, targets and dropout, or null, not {}",
+          where, shown(value));
+  for (const auto& [key, item] : value.items()) {
+    const std::string at = fmt::format("{}: '{}'", where, printable(key));
+    if (key == "r") {
+      read(out.rank, item, at);
+    } else if (key == "alpha") {
+      read(out.alpha, item, at);
+    } else if (key == "dropout") {
+      read(out.dropout, item, at);
+    } else {
+      require(key == "targets" && item.is_array(), "{} unknown, or not a list of names", at);
+      out.targets.clear();
+      for (const json& target : item) {
+        require(target.is_string(), "{} must hold names, not {}", at, shown(target));
+        out.targets.push_back(target.get<std::string>());
+      }
+    }
+  }
+}
+
 [[noreturn]] void fail_unknown(std::string_view source, std::string_view key, std::string_view place,
                                std::span<const std::string_view> known) {
   const std::string_view near = nearest(key, known);
@@ -154,6 +181,10 @@ Ordered write(const RopeScaling& s) {
   return out;
 }
 
+Ordered write(const LoraConfig& lora) {
+  return {{"r", lora.rank}, {"alpha", lora.alpha}, {"targets", lora.targets}, {"dropout", lora.dropout}};
+}
+
 template <typename T>
 Ordered write(const std::optional<T>& value) {
   return value ? write(*value) : Ordered(nullptr);
@@ -217,7 +248,9 @@ constexpr auto kKeys = std::to_array<Key>({
     key<&C::initializer_range>("initializer_range"),
     key<&C::tie_word_embeddings>("tie_word_embeddings"),
     key<&C::attention_bias>("attention_bias"),
+    key<&C::attention_output_bias>("attention_output_bias"),
     key<&C::mlp_bias>("mlp_bias"),
+    key<&C::qk_norm>("qk_norm"),
     key<&C::attention_dropout>("attention_dropout"),
     key<&C::residual_dropout>("residual_dropout"),
     key<&C::embedding_dropout>("embedding_dropout"),
@@ -247,6 +280,7 @@ constexpr auto kKeys = std::to_array<Key>({
     key<&C::head_sim_loss_type>("head_sim_loss_type"),
     key<&C::z_loss>("z_loss"),
     key<&C::gradient_checkpointing>("gradient_checkpointing"),
+    key<&C::lora>("lora"),
 });
 
 constexpr auto kKeyNames = [] {
@@ -364,8 +398,10 @@ struct ModelType {
   AttentionType type;
   double rms_norm_eps;  // the class's default, when the file leaves it out
 };
-constexpr std::array<ModelType, 5> kModelTypes = {{{"llama", AttentionType::gqa, 1e-6},
+constexpr std::array<ModelType, 7> kModelTypes = {{{"llama", AttentionType::gqa, 1e-6},
                                                    {"mistral", AttentionType::gqa, 1e-6},
+                                                   {"qwen2", AttentionType::gqa, 1e-6},
+                                                   {"qwen3", AttentionType::gqa, 1e-6},
                                                    {"diffllama", AttentionType::diff, 1e-5},
                                                    {"deepseek_v3", AttentionType::mla, 1e-6},
                                                    {"ngpt", AttentionType::ngpt, 1e-6}}};
@@ -444,6 +480,20 @@ void replace_spellings(json& object, std::string_view source) {
   replace_rope(object, source);
 }
 
+// What a class does without being told, where that is not our default.
+void add_class_defaults(json& object, std::string_view model_type) {
+  if (model_type == "mistral") object.emplace("sliding_window", 4096);
+  if (model_type == "qwen2") {
+    object["attention_bias"] = true;
+    object["attention_output_bias"] = false;
+  }
+  if (model_type == "qwen3") {
+    object["qk_norm"] = true;
+    object.emplace("head_dim", 128);
+  }
+  if (model_type == "qwen2" || model_type == "qwen3") object.emplace("use_sliding_window", false);
+}
+
 // What a class of Hugging Face implies: the variant, and that sizes are never left out.
 void apply_model_type(json& object, std::string_view source) {
   const json type = take(object, "model_type");
@@ -451,16 +501,18 @@ void apply_model_type(json& object, std::string_view source) {
   const auto row =
       std::find_if(kModelTypes.begin(), kModelTypes.end(), [&](const auto& m) { return type == m.name; });
   if (type == "nanoformer") return;
-  require(row != kModelTypes.end(),
-          "{}: 'model_type' {} is not supported; expected llama, mistral, diffllama, deepseek_v3, ngpt or "
-          "nanoformer",
-          source, shown(type));
+  require(
+      row != kModelTypes.end(),
+      "{}: 'model_type' {} is not supported; expected llama, mistral, qwen2, qwen3, diffllama, deepseek_v3, "
+      "ngpt or nanoformer",
+      source, shown(type));
   if (object.contains("attention_type")) return;
   for (const std::string_view key :
        {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"})
     require(object.contains(key), "{}: a {} config needs '{}'", source, row->name, key);
   object.emplace("num_key_value_heads", nullptr);
   object.emplace("rms_norm_eps", row->rms_norm_eps);
+  add_class_defaults(object, row->name);
   const json& heads = object["num_key_value_heads"];
   const bool own_heads = heads.is_null() || heads == object["num_attention_heads"];
   object["attention_type"] =
@@ -474,6 +526,24 @@ void apply_model_type(json& object, std::string_view source) {
             "out for "
             "interleaved rotary pairs, which are not supported",
             source);
+}
+
+// Hugging Face's words for which layers see a window only: all of them or none, for us.
+void settle_windows(json& object, std::string_view source) {
+  const json windowed = take(object, "use_sliding_window"), first = take(object, "max_window_layers"),
+             types = take(object, "layer_types");
+  if (windowed == false) object.erase("sliding_window");
+  if (windowed == true && !first.is_null())
+    require(first == 0, "{}: 'max_window_layers' is {}: layers that differ in their window are not supported",
+            source, shown(first));
+  if (types.is_null()) return;
+  const auto all = [&](const char* type) {
+    return types.is_array() &&
+           std::all_of(types.begin(), types.end(), [&](const json& layer) { return layer == type; });
+  };
+  require(all("full_attention") || all("sliding_attention"),
+          "{}: 'layer_types' must be full_attention everywhere, or sliding_attention", source);
+  if (all("full_attention")) object.erase("sliding_window");
 }
 
 // Keys that are fine as long as they say nothing we cannot do.
@@ -492,8 +562,7 @@ void check_unsupported(json& object, std::string_view source) {
         "{}: mixtures of experts are not supported; 'first_k_dense_replace' ({}) must cover all {} layers",
         source, dense_layers, layers);
   }
-  const json windowed = take(object, "use_sliding_window");
-  if (windowed == false) object.erase("sliding_window");
+  settle_windows(object, source);
 }
 
 // Leaves our keys alone. Spellings have been replaced.

@@ -47,7 +47,7 @@ Value diff_attention(ModelBuilder& b, const Scope& s, int64_t layer, Value x) {
   const double lambda_init = 0.8 - 0.6 * std::exp(-0.3 * static_cast<double>(layer));
   const Value out =
       rms_norm(positive - learned_lambda(b, s, lambda_init) * negative, c.rms_norm_eps) * (1 - lambda_init);
-  return b.project_back(s / "o_proj", merge_heads(out), c.attention_bias);
+  return b.project_back(s / "o_proj", merge_heads(out), c.output_bias());
 }
 
 }  // namespace

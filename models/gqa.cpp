@@ -8,7 +8,7 @@ namespace {
 Value gqa_attention(ModelBuilder& b, const Scope& s, int64_t layer, Value x) {
   const auto [q, k, v] = project_heads(b, s, x);
   const Value out = b.attend(layer, q, b.cached(layer, "k", k), b.cached(layer, "v", v));
-  return b.project_back(s / "o_proj", merge_heads(out), b.config().attention_bias);
+  return b.project_back(s / "o_proj", merge_heads(out), b.config().output_bias());
 }
 
 }  // namespace

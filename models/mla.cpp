@@ -78,7 +78,7 @@ Value mla_attention(ModelBuilder& b, const Scope& s, int64_t layer, Value x) {
   const Latent latent = project_latent(b, s, x);
   const Value out = b.options().cache_length > 0 ? attend_compressed(b, s, layer, latent)
                                                  : attend_expanded(b, s, layer, latent);
-  return b.project_back(s / "o_proj", merge_heads(out), b.config().attention_bias);
+  return b.project_back(s / "o_proj", merge_heads(out), b.config().output_bias());
 }
 
 }  // namespace

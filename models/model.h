@@ -24,13 +24,16 @@ struct Parameter {
   double init_value = 0;
   bool decay = false;         // weight decay applies
   bool layer_matrix = false;  // a matrix inside a layer
-  int normalize_axis = -1;    // nGPT: kept at unit length along this axis
-  bool used_wide = false;     // read as f32 by the graph
-  bool used_narrow = false;   // read as an operand of matrix products in the compute type, if that is bf16
+  bool adapter = false;       // of lora.h; without gradients are all others then
+  bool trained = true;
+  int normalize_axis = -1;   // nGPT: kept at unit length along this axis
+  bool used_wide = false;    // read as f32 by the graph
+  bool used_narrow = false;  // read as an operand of matrix products in the compute type, if that is bf16
 };
 
 // Every model graph reads the f32 state NAME and, when the compute type is bf16, the bf16 state NAME@bf16 for
-// operands of matrix products. copy_narrow() of training_step.h keeps the second in step with the first.
+// operands of matrix products. copy_narrow() of training_step.h keeps the second in step with the first; a
+// frozen matrix that products alone read has only the second.
 std::string narrow_name(const std::string& parameter);
 
 struct ModelOptions {
@@ -63,7 +66,7 @@ ModelGraph build_model(Graph& graph, const ModelConfig& config, const ModelOptio
 // The parameters alone: traced from a tiny graph, without building the model.
 std::vector<Parameter> model_parameters(const ModelConfig& config);
 
-// Fills every parameter's state by its rule, from Philox streams keyed by (seed, name): the same weights
+// Fills every trained parameter's state by its rule, from Philox streams keyed by (seed, name): the same weights
 // whatever else the state holds. For nGPT the matrices are brought to unit length.
 void initialize_parameters(State& state, const std::vector<Parameter>& parameters, uint64_t seed);
 

@@ -3,19 +3,20 @@
 namespace nf {
 namespace {
 
-// The gradient of a parameter is the sum over the two forms in which the graph reads it.
+// The gradient of a parameter is the sum over the two forms in which the graph reads it; none of a frozen
+// one.
 Values parameter_gradients(const ModelGraph& model, Value loss) {
   Values read;
   for (size_t i = 0; i < model.parameters.size(); ++i)
     for (const Value& value : {model.wide[i], model.narrow[i]})
-      if (value) read.push_back(value);
+      if (value && model.parameters[i].trained) read.push_back(value);
   const Values grads = gradients(loss, read);
   Values result;
   size_t next = 0;
   for (size_t i = 0; i < model.parameters.size(); ++i) {
     Value sum;
     for (const Value& value : {model.wide[i], model.narrow[i]})
-      if (value) {
+      if (value && model.parameters[i].trained) {
         sum = sum ? sum + grads[next] : cast(grads[next], DType::f32);
         ++next;
       }
@@ -45,6 +46,7 @@ std::unique_ptr<Graph> micro_step(const ModelConfig& config, const MicroStepOpti
   const Values grads = parameter_gradients(model, loss);
   for (size_t i = 0; i < grads.size(); ++i) {
     const Parameter& p = model.parameters[i];
+    if (!p.trained) continue;
     const Value total = state(*graph, gradient_name(p.name), DType::f32, p.shape);
     assign(total, options.accumulate ? total + grads[i] : grads[i]);
   }
@@ -57,7 +59,8 @@ std::unique_ptr<Graph> update_step(const ModelConfig& config, const OptimizerOpt
   const OptimizerInputs inputs{input(*graph, "learning_rate", DType::f32, {}),
                                input(*graph, "step", DType::f32, {}),
                                input(*graph, "gradient_scale", DType::f32, {})};
-  const std::vector<Parameter> parameters = model_parameters(config);
+  std::vector<Parameter> parameters = model_parameters(config);
+  std::erase_if(parameters, [](const Parameter& p) { return !p.trained; });
   std::vector<TrainedParameter> trained;
   for (const Parameter& p : parameters)
     trained.push_back({.name = p.name,
@@ -96,7 +99,7 @@ std::unique_ptr<Graph> logits_step(const ModelConfig& config, const ModelOptions
 void copy_narrow(State& state, const std::vector<Parameter>& parameters) {
   Graph graph;
   for (const Parameter& p : parameters)
-    if (p.used_narrow)
+    if (p.used_narrow && state.contains(p.name))
       assign(nf::state(graph, narrow_name(p.name), DType::bf16, p.shape),
              cast(nf::state(graph, p.name, DType::f32, p.shape), DType::bf16));
   if (graph.size() > 0)

@@ -38,7 +38,8 @@ std::unique_ptr<Graph> eval_step(const ModelConfig& config, const ModelOptions& 
 // [B, V].
 std::unique_ptr<Graph> logits_step(const ModelConfig& config, const ModelOptions& options);
 
-// Writes NAME@bf16 from NAME for every parameter that needs it: after initialising or loading weights.
+// Writes NAME@bf16 from NAME for every parameter that needs it and has both: after initialising or loading
+// weights.
 void copy_narrow(State& state, const std::vector<Parameter>& parameters);
 
 }  // namespace nf

@@ -49,6 +49,7 @@ void check(const ModelConfig& config, const ModelOptions& options) {
               options.cache_length <= config.max_position_embeddings,
           "model: {} tokens are more than max_position_embeddings, {}",
           std::max(options.length, options.cache_length), config.max_position_embeddings);
+  require(!(options.cache_length > 0 && config.lora), "model: generation needs the adapters merged");
   require(!(options.cache_length > 0 && (options.training || options.loss || options.documents)),
           "model: generation with caches has no loss, dropout or documents");
 }
@@ -99,6 +100,7 @@ std::vector<Parameter> model_parameters(const ModelConfig& config) {
 void initialize_parameters(State& state, const std::vector<Parameter>& parameters, uint64_t seed) {
   Graph normalize;
   for (const Parameter& p : parameters) {
+    if (!p.trained) continue;
     state.ensure(p.name, {DType::f32, p.shape});
     if (p.init_std > 0)
       fill_normal(state, p.name, p.init_std, seed);

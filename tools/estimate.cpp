@@ -27,8 +27,8 @@ ModelConfig with_some_vocabulary(const CommandLine& line) {
 
 // The forward pass that checkpointing computes again in the backward pass. With a budget of bytes it is
 // between none and all; none is assumed.
-double executed_flops(const ModelConfig& model, double forward) {
-  return model.gradient_checkpointing.mode == GradientCheckpointing::Mode::layer ? 4 * forward : 3 * forward;
+double executed_flops(const ModelConfig& model, double forward, double training) {
+  return training + (model.gradient_checkpointing.mode == GradientCheckpointing::Mode::layer ? forward : 0);
 }
 
 }  // namespace
@@ -69,8 +69,8 @@ Estimate estimate(const CommandLine& line) {
   result.parameters = count_parameters(result.model);
   result.tokens_per_step = settings.batch_size * settings.grad_accum * settings.seq_len;
   result.forward_flops = forward_flops_per_token(result.model, settings.seq_len);
-  result.training_flops = 3 * result.forward_flops;
-  result.executed_flops = executed_flops(result.model, result.forward_flops);
+  result.training_flops = training_flops_per_token(result.model, settings.seq_len);
+  result.executed_flops = executed_flops(result.model, result.forward_flops, result.training_flops);
   result.memory = estimate_memory(result.model, options, *device);
   result.shortage = memory_shortage(result.memory, result.model, options, *device, machine_memory());
   result.kv_cache_bytes =
@@ -94,6 +94,7 @@ void add_parameters(std::string& out, const Estimate& e) {
                      e.model.num_hidden_layers * p.block);
   out += fmt::format("  {:<28}{:>18}\n",
                      e.model.attention_type == AttentionType::ngpt ? "logit scale" : "norm", p.last);
+  if (p.adapters > 0) out += fmt::format("  {:<28}{:>18}\n", "adapters, trained alone", p.adapters);
   out += fmt::format("  {:<28}{:>18}\n", "total", p.total);
 }
 
@@ -126,7 +127,8 @@ void add_memory(std::string& out, const Estimate& e) {
   const MemoryEstimate& m = e.memory;
   out += "memory, bytes\n";
   line("weights, f32", m.weights);
-  if (m.narrow_copies > 0) line("their bf16 copies", m.narrow_copies);
+  if (m.narrow_copies > 0)
+    line(e.model.lora ? "frozen matrices, bf16" : "their bf16 copies", m.narrow_copies);
   line("gradients, f32", m.gradients);
   line("optimizer, f32", m.optimizer);
   line("activations", m.activations);
@@ -176,7 +178,8 @@ std::string to_json(const Estimate& e) {
                     {"head", e.parameters.head},
                     {"block", e.parameters.block},
                     {"blocks", e.model.num_hidden_layers},
-                    {"last", e.parameters.last}}},
+                    {"last", e.parameters.last},
+                    {"adapters", e.parameters.adapters}}},
                   {"flops_per_token", {{"forward", e.forward_flops}, {"training", e.training_flops}}},
                   {"memory_bytes",
                    {{"weights", m.weights},

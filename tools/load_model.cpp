@@ -3,11 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <set>
 #include <span>
 
 #include "models/training_step.h"
-#include "nf/safetensors.h"
 #include "tools/config_file.h"
+#include "tools/lora.h"
 #include "tools/trainer/checkpoint.h"
 
 namespace nf {
@@ -16,30 +17,51 @@ namespace {
 namespace fs = std::filesystem;
 
 bool has_weights(const fs::path& folder) {
-  return fs::exists(folder / "model.safetensors") || fs::exists(folder / "model.safetensors.index.json");
+  return fs::exists(folder / "model.safetensors") || fs::exists(folder / "model.safetensors.index.json") ||
+         is_adapter(folder);
 }
 
-float widen(float value) { return value; }
-float widen(double value) { return static_cast<float>(value); }
-float widen(bf16 value) { return to_float(value); }
-float widen(f16 value) { return to_float(value); }
-
-// Bytes in a file need not be aligned to their elements.
-template <typename T>
-void copy_widened(std::span<const std::byte> bytes, std::span<float> to) {
+template <typename T, typename Convert>
+void convert(std::span<const std::byte> from, std::span<float> to, Convert to_f32) {
   for (size_t i = 0; i < to.size(); ++i) {
-    T value;
-    std::memcpy(&value, bytes.data() + i * sizeof(T), sizeof(T));
-    to[i] = widen(value);
+    T value;  // the file's elements may not be aligned
+    std::memcpy(&value, from.data() + i * sizeof(T), sizeof(T));
+    to[i] = to_f32(value);
   }
 }
 
-void copy_widened(const NamedTensor& tensor, std::span<float> to) {
+void read_floats(const NamedTensor& tensor, std::span<float> to, const std::string& file) {
   switch (tensor.dtype) {
-    case DType::f32: return copy_widened<float>(tensor.bytes, to);
-    case DType::bf16: return copy_widened<bf16>(tensor.bytes, to);
-    case DType::f16: return copy_widened<f16>(tensor.bytes, to);
-    default: return copy_widened<double>(tensor.bytes, to);
+    case DType::f32: convert<float>(tensor.bytes, to, [](float v) { return v; }); break;
+    case DType::bf16: convert<bf16>(tensor.bytes, to, [](bf16 v) { return to_float(v); }); break;
+    case DType::f16: convert<f16>(tensor.bytes, to, [](f16 v) { return to_float(v); }); break;
+    default: convert<double>(tensor.bytes, to, [](double v) { return static_cast<float>(v); });
+  }
+  const auto bad = std::find_if(to.begin(), to.end(), [](float value) { return !std::isfinite(value); });
+  require(bad == to.end(), "{}: tensor '{}' holds a value that is not finite at element {}", file,
+          tensor.name, bad - to.begin());
+}
+
+void check_tensor(const NamedTensor* found, const std::string& wanted, const Shape& shape,
+                  const std::string& file) {
+  require(found != nullptr, "{}: has no tensor '{}', which this model needs", file, wanted);
+  require(found->shape == shape, "{}: tensor '{}' has shape {}, this model needs {}", file, wanted,
+          to_string(found->shape), to_string(shape));
+  require(is_float(found->dtype), "{}: tensor '{}' is {}, not floating point", file, wanted,
+          name(found->dtype));
+}
+
+// What Hugging Face's files hold besides weights: tables that are computed here, and a tied head.
+bool is_known_extra(std::string_view name, const std::set<std::string>& known) {
+  return name.ends_with("rotary_emb.inv_freq") ||
+         (name == "lm_head.weight" && !known.contains("lm_head.weight"));
+}
+
+void write_narrow(State& state, const std::string& name, std::span<const float> values) {
+  const std::span<std::byte> memory = state.memory(name);
+  for (size_t i = 0; i < values.size(); ++i) {
+    const bf16 narrow = to_bf16(values[i]);
+    std::memcpy(memory.data() + i * sizeof(bf16), &narrow, sizeof narrow);
   }
 }
 
@@ -65,47 +87,80 @@ fs::path find_model_folder(const fs::path& path) {
   const FoundCheckpoint found = latest_valid(path);
   if (!found.folder && !found.messages.empty())
     fail("{}: has no whole checkpoint ({})", path.string(), found.messages.front());
+  require(
+      !fs::exists(path / "pytorch_model.bin"),
+      "{}: pytorch_model.bin is not read, a pickle runs the code it holds; convert it where transformers is: "
+      "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW, safe_serialization=True)",
+      path.string());
   require(found.folder.has_value(), "{}: neither model.safetensors nor a checkpoint is in this folder; {}",
           path.string(), kWanted);
   return *found.folder;
 }
 
-void load_weights(State& state, const std::vector<Parameter>& parameters, const fs::path& path) {
-  const SafetensorsFile file = SafetensorsFile::open(path);
+void load_weights(State& state, const std::vector<Parameter>& parameters, const SafetensorsFile& file,
+                  std::string_view prefix) {
+  const std::string path = file.path().string();
+  std::set<std::string> known;
   for (const Parameter& p : parameters) {
-    const NamedTensor& tensor = file.at(p.name);
-    require(tensor.shape == p.shape && is_float(tensor.dtype),
-            "{}: tensor '{}' is {}{}, the config needs f32{}", path.string(), p.name, name(tensor.dtype),
-            to_string(tensor.shape), to_string(p.shape));
+    const std::string& wanted = *known.insert(std::string(prefix) + p.name).first;
+    check_tensor(file.find(wanted), wanted, p.shape, path);
+  }
+  for (const NamedTensor& tensor : file.tensors())
+    require(known.contains(tensor.name) || is_known_extra(tensor.name, known),
+            "{}: this model has no tensor '{}'; the file is of another model", path, tensor.name);
+  std::vector<float> wide;
+  for (const Parameter& p : parameters) {
+    const NamedTensor& tensor = file.at(std::string(prefix) + p.name);
+    if (!state.contains(p.name) && state.contains(narrow_name(p.name))) {
+      wide.resize(static_cast<size_t>(p.shape.elements()));
+      read_floats(tensor, wide, path);
+      write_narrow(state, narrow_name(p.name), wide);
+      continue;
+    }
     state.ensure(p.name, {DType::f32, p.shape});
     const std::span<std::byte> memory = state.memory(p.name);
-    const std::span<float> values(reinterpret_cast<float*>(memory.data()), memory.size() / sizeof(float));
-    copy_widened(tensor, values);
-    const auto bad = std::ranges::find_if(values, [](float value) { return !std::isfinite(value); });
-    require(bad == values.end(), "{}: tensor '{}' holds a value that is not finite at element {}",
-            path.string(), p.name, bad - values.begin());
+    read_floats(tensor, {reinterpret_cast<float*>(memory.data()), memory.size() / sizeof(float)}, path);
   }
-  const auto known = [&](const NamedTensor& tensor) {
-    return std::any_of(parameters.begin(), parameters.end(),
-                       [&](const Parameter& p) { return p.name == tensor.name; });
-  };
-  for (const NamedTensor& tensor : file.tensors())
-    require(known(tensor), "{}: tensor '{}' has no place in the model of config.json", path.string(),
-            tensor.name);
 }
 
-LoadedModel load_model(const fs::path& path, std::shared_ptr<const Device> device) {
+namespace {
+
+// Without the bf16 copies.
+LoadedModel load_wide(const fs::path& path, std::shared_ptr<const Device> device) {
   LoadedModel model;
   model.folder = find_model_folder(path);
+  require(!is_adapter(model.folder), "{}: is an adapter where a model is expected", model.folder.string());
   const fs::path config = model.folder / "config.json";
   require(fs::exists(config), "{}: config.json is missing beside the weights", model.folder.string());
   model.config = parse_model_config(read_config_file(config), config.string());
   require(model.config.vocab_size > 0, "{}: vocab_size is missing", config.string());
   model.parameters = model_parameters(model.config);
   model.state = std::make_shared<State>(std::move(device));
-  load_weights(
-      *model.state, model.parameters,
-      fs::exists(model.folder / "model.safetensors") ? model.folder / "model.safetensors" : model.folder);
+  load_weights(*model.state, model.parameters, SafetensorsFile::open(model.folder));
+  return model;
+}
+
+LoadedModel load_adapted(const fs::path& folder, std::shared_ptr<const Device> device) {
+  const Adapter adapter = read_adapter(folder);
+  LoadedModel model = load_wide(find_base(adapter, folder), std::move(device));
+  ModelConfig adapted = model.config;
+  adapted.lora = adapter.lora;
+  adapted = resolve(adapted, (folder / kAdapterConfig).string());
+  std::vector<Parameter> parameters = model_parameters(adapted);
+  std::erase_if(parameters, [](const Parameter& p) { return !p.adapter; });
+  load_weights(*model.state, parameters, SafetensorsFile::open(folder / kAdapterModel), kAdapterPrefix);
+  merge_lora(*model.state, adapted, parameters);
+  model.adapter = true;
+  if (fs::exists(folder / "tokenizer.json")) model.folder = folder;  // PEFT does not always put one there
+  return model;
+}
+
+}  // namespace
+
+LoadedModel load_model(const fs::path& path, std::shared_ptr<const Device> device) {
+  const fs::path folder = find_model_folder(path);
+  LoadedModel model =
+      is_adapter(folder) ? load_adapted(folder, std::move(device)) : load_wide(folder, std::move(device));
   copy_narrow(*model.state, model.parameters);
   return model;
 }

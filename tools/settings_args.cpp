@@ -81,7 +81,7 @@ json value_of(const std::string& text) {
 std::deque<Flag> model_flags(std::deque<std::string>& names) {
   std::deque<Flag> flags;
   const auto add = [&](std::string_view key) {
-    if (key == "gradient_checkpointing") return;  // has its own row
+    if (key == "gradient_checkpointing" || key == "lora") return;  // have their own rows
     flags.push_back({names.emplace_back(dashed(key)), "", FlagKind::optional, "", ""});
   };
   for (const std::string_view key : model_keys()) add(key);

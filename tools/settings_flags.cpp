@@ -17,6 +17,11 @@ constexpr auto kModel = std::to_array<Flag>({
      "set any key of the model or of the \"training\" section; repeatable, wins over flags"},
     {"gradient-checkpointing", "", optional, "none|layer|BYTES",
      "recompute in the backward pass to save memory", "none"},
+    {"lora", "", value, "r=8,alpha=16,targets=q_proj,v_proj",
+     "freeze the weights of --init-from and train low-rank adapters of these projections (all-linear: of "
+     "all); also "
+     "dropout=0.05",
+     "none"},
     {"extra-args", "", value, "JSON", ""},
 });
 

@@ -14,6 +14,7 @@
 
 #include "nf/error.h"
 #include "nf/json.h"
+#include "tools/lora.h"
 
 namespace nf {
 namespace {
@@ -203,10 +204,11 @@ void check_file(const fs::path& checkpoint, const std::string& name, const json&
 
 void check_checkpoint(const fs::path& checkpoint) {
   const json manifest = read_manifest(checkpoint);
-  const bool sharded = manifest["files"].contains(kModelIndex);
-  for (const char* name : {sharded ? kModelIndex : kModel, kOptimizer, kConfig, kState})
-    require(manifest["files"].contains(name), "{}: lists no {}", (checkpoint / kManifest).string(), name);
-  for (const auto& [name, noted] : manifest["files"].items()) check_file(checkpoint, name, noted);
+  const json& files = manifest["files"];
+  const bool other = files.contains(kModelIndex) || files.contains(kAdapterModel);
+  for (const char* name : {other ? kOptimizer : kModel, kOptimizer, kConfig, kState})
+    require(files.contains(name), "{}: lists no {}", (checkpoint / kManifest).string(), name);
+  for (const auto& [name, noted] : files.items()) check_file(checkpoint, name, noted);
 }
 
 }  // namespace
@@ -223,7 +225,10 @@ fs::path write_checkpoint(const fs::path& run, int64_t step, const CheckpointDat
   const fs::path target = checkpoint_folder(run, step);
   PartialFolder partial(target.string() + std::string(kPartial));
   FolderWriter writer(partial.path());
-  writer.model(data.model, data.shard_bytes);
+  if (data.adapter)
+    writer.tensors(kAdapterModel, data.model);
+  else
+    writer.model(data.model, data.shard_bytes);
   writer.tensors(kOptimizer, data.optimizer);
   writer.text(kConfig, data.config_json);
   writer.text(kState, data.trainer_state_json);
@@ -334,7 +339,7 @@ Checkpoint open_checkpoint(const fs::path& folder) {
   Checkpoint checkpoint;
   checkpoint.folder = folder;
   checkpoint.step = read_manifest(folder)["step"].get<int64_t>();
-  checkpoint.model = SafetensorsFile::open(folder);
+  checkpoint.model = SafetensorsFile::open(is_adapter(folder) ? folder / kAdapterModel : folder);
   checkpoint.optimizer = SafetensorsFile::open(folder / kOptimizer);
   checkpoint.config_json = read_file(folder / kConfig, kMaxText);
   checkpoint.trainer_state_json = read_file(folder / kState, kMaxText);

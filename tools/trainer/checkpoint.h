@@ -4,6 +4,8 @@
 //                             optimizer.safetensors  config.json  trainer_state.json,
 //                             generation_config.json  tokenizer.json  tokenizer_config.json,
 //                             and written last: manifest.json, size and XXH3 of every file
+//                             (of an adapter adapter_model.safetensors takes the model's place; see
+//                             tools/lora.h)
 //     RUN/best                a relative symbolic link to the checkpoint with the best validation loss
 //     RUN/checkpoint-400.tmp  being written and locked; the next writer removes what a dead one left
 //
@@ -27,6 +29,7 @@ struct CheckpointData {
   std::string config_json;
   std::string trainer_state_json;
   std::vector<std::pair<std::string, std::string>> files;  // (plain name, content): the tokenizer's
+  bool adapter = false;                                    // the model's tensors are an adapter's
   int64_t shard_bytes = SafetensorsWriter::kShardBytes;    // the model's; see SafetensorsWriter
 };
 

@@ -48,7 +48,13 @@ MemoryEstimate sum_memory(std::span<const Plan> plans, std::span<const StepKind>
   MemoryEstimate memory;
   std::map<std::string, int64_t> states;
   for (size_t i = 0; i < plans.size(); ++i) {
-    for (const Plan::StateUse& use : plans[i].states) states.try_emplace(use.name, use.type.bytes());
+    for (const Plan::StateUse& use : plans[i].states) {
+      states.try_emplace(use.name, use.type.bytes());
+      // What the update changes is saved, but for gradients and the narrow copies.
+      if (kinds[i] == StepKind::update && use.type.dtype == DType::f32 &&
+          !use.name.starts_with(gradient_name("")))
+        memory.checkpoint += use.type.bytes();
+    }
     memory.constants += plans[i].constant_bytes;
     if (plans[i].arena_bytes() <= memory.arena()) continue;
     memory.activations = plans[i].activation_bytes;

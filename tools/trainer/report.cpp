@@ -126,9 +126,11 @@ void RunReport::begin(const TrainingSession& session, const TrainingData& data, 
                  {"seconds", seconds}});
     return;
   }
-  print(fmt::format("model   {}: {} parameters, {}, width {}, vocabulary {}\n", name(model.attention_type),
-                    quantity(count.total), counted(model.num_hidden_layers, "layer"), model.hidden_size,
-                    model.vocab_size));
+  const std::string trained =
+      model.lora ? fmt::format(" ({} of them trained)", quantity(count.adapters)) : "";
+  print(fmt::format("model   {}: {} parameters{}, {}, width {}, vocabulary {}\n", name(model.attention_type),
+                    quantity(count.total), trained, counted(model.num_hidden_layers, "layer"),
+                    model.hidden_size, model.vocab_size));
   print(fmt::format(
       "text    {}, {} tokens to train on, {} for validation; frequencies alone give a loss of {:.3f}\n",
       counted(data.stats.documents, "document"), quantity(data.stats.tokens),

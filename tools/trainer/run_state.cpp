@@ -19,7 +19,7 @@ constexpr int64_t kFormat = 1;
 constexpr std::string_view kFreeKey = "gradient_checkpointing";
 
 // Keys of the identity whose value is a hash.
-constexpr std::string_view kHashedKeys[] = {"tokenizer", "text"};
+constexpr std::string_view kHashedKeys[] = {"tokenizer", "text", "base model"};
 
 // Training keys that are names, of which a change means nothing.
 constexpr std::string_view kNames[] = {"data", "run_name", "init_from", "track"};
@@ -62,7 +62,8 @@ void check_identity(const json& written, const json& wanted, std::string_view so
 
 }  // namespace
 
-std::string run_identity(const ModelConfig& model, const TrainSettings& s, const TrainingData& data) {
+std::string run_identity(const ModelConfig& model, const TrainSettings& s, const TrainingData& data,
+                         const std::string& base) {
   Ordered identity = {{"seed", s.seed},
                       {"batch_size", s.batch_size},
                       {"grad_accum", s.grad_accum},
@@ -73,6 +74,7 @@ std::string run_identity(const ModelConfig& model, const TrainSettings& s, const
                       {"ema on", s.ema > 0},
                       {"tokenizer", fmt::format("{:016x}", data.tokenizer->fingerprint())},
                       {"text", fmt::format("{:016x}", data.train.fingerprint())}};
+  if (!base.empty()) identity["base model"] = base;
   const Ordered keys = Ordered::parse(to_json(model));
   for (const auto& [key, value] : keys.items())
     if (key != kFreeKey) identity["model." + key] = value;

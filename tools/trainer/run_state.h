@@ -22,7 +22,9 @@ struct RunState {
 // What decides the course of a run besides its State: the model, the data, the order of the batches, the
 // optimizer's kind. A resumed run must agree in all of it; learning rates and lengths may change. JSON text
 // of one object, {"batch_size": 8, "model.hidden_size": 256, …}.
-std::string run_identity(const ModelConfig& model, const TrainSettings& settings, const TrainingData& data);
+// `base`: the fingerprint of frozen weights, where there are some.
+std::string run_identity(const ModelConfig& model, const TrainSettings& settings, const TrainingData& data,
+                         const std::string& base = {});
 
 // What a resumed run does otherwise than before, a line each ("lr 0.001 in the checkpoint, 0.002 now"): what
 // two texts of merged_config_json() differ in, but for names and what run_identity() is about. Throws Error

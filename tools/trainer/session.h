@@ -27,10 +27,12 @@ class TrainingSession {
   TrainingSession(const ModelConfig& model, const TrainSettings& settings, bool documents,
                   std::shared_ptr<const Device> device, int64_t head_similarity_from = 0);
 
-  // Fresh weights, drawn by the seed.
+  // Fresh weights, drawn by the seed; of those that are trained.
   void initialize();
   // To be called after the weights in state() have been written.
-  void weights_changed() { copy_narrow(*state_, parameters_); }
+  void weights_changed() {
+    if (options_.compute != DType::f32) copy_narrow(*state_, parameters_);
+  }
 
   // Takes grad_accum batches and updates the weights. Throws RunFailed for a loss that is not finite; the
   // message names the first value that is not. Allocates nothing once it has seen every length of batch.

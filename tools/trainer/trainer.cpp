@@ -5,6 +5,8 @@
 
 #include "nf/file.h"
 #include "tools/export/tokenizer_files.h"
+#include "tools/load_model.h"
+#include "tools/lora.h"
 #include "tools/output_paths.h"
 #include "tools/program.h"
 #include "tools/trainer/memory.h"
@@ -57,7 +59,8 @@ Trainer::Trainer(const CommandLine& command, const RunOptions& options)
                .min_lr_ratio = settings_.min_lr_ratio,
                .decay_fraction = settings_.decay_fraction,
                .decay_shape = settings_.decay_shape};
-  identity_ = run_identity(model, settings_, data_);
+  if (model.lora) settle_base();
+  identity_ = run_identity(model, settings_, data_, model.lora ? weights_fingerprint(base_) : "");
   if (checkpoint_) {
     run_state_ = parse_run_state(checkpoint_->trainer_state_json, identity_,
                                  (checkpoint_->folder / "trainer_state.json").string());
@@ -102,17 +105,33 @@ void Trainer::settle_tokenizer(const Tokenizer* tokenizer) {
     if (name(kind) == tokenizer->name()) settings_.tokenizer = kind;
 }
 
+// What an adapter is trained for: the model it begins with, or the one that its checkpoint names.
+void Trainer::settle_base() {
+  require(checkpoint_ || !settings_.init_from.empty(),
+          "--lora adapts a trained model: say which one with --init-from DIR");
+  base_ = checkpoint_ ? find_base(read_adapter(checkpoint_->folder), checkpoint_->folder)
+                      : fs::canonical(find_weights(settings_.init_from));
+  require(fs::is_directory(base_), "{}: an adapter needs its base's folder, not a file", base_.string());
+}
+
 void Trainer::start_weights() {
   State& state = session_->state();
+  const bool lora = session_->model().lora.has_value();
+  if (lora) {
+    std::vector<Parameter> frozen = session_->parameters();
+    std::erase_if(frozen, [](const Parameter& p) { return p.trained; });
+    load_weights(state, frozen, SafetensorsFile::open(base_));
+  }
   if (checkpoint_) {
-    restore_tensors(state, weight_tensors(state, session_->parameters()), checkpoint_->model);
+    restore_tensors(state, weight_tensors(state, session_->parameters()), checkpoint_->model,
+                    lora ? kAdapterPrefix : "");
     restore_tensors(state, optimizer_tensors(state, session_->parameters()), checkpoint_->optimizer);
     session_->weights_changed();
     batches_->seek(run_state_.position);
     first_step_ = run_state_.step;
     saved_ = checkpoint_->folder;
     if (saved_.parent_path().lexically_normal() == folder_.lexically_normal()) saved_step_ = first_step_;
-  } else if (!settings_.init_from.empty()) {
+  } else if (!settings_.init_from.empty() && !lora) {
     load_weights(state, session_->parameters(), SafetensorsFile::open(find_weights(settings_.init_from)));
     session_->weights_changed();
   } else {
@@ -179,7 +198,7 @@ void Trainer::train_step() {
                     .seconds = seconds_,
                     .tokens_per_second = speed_.per_second()};
   if (peak_flops_ && *peak_flops_ > 0 && report.tokens_per_second)
-    report.peak_share = 3 * forward_flops_per_token(session_->model(), settings_.seq_len) *
+    report.peak_share = training_flops_per_token(session_->model(), settings_.seq_len) *
                         *report.tokens_per_second / *peak_flops_;
   report_->step(report);
   if (!std::isfinite(result.gradient_norm)) report_->skipped(step, result.gradient_norm);
@@ -215,17 +234,22 @@ void Trainer::save(bool best) {
   }
   report_->flush();
   const State& state = session_->state();
+  const ModelConfig& model = session_->model();
   const Tokenizer& tokenizer = *data_.tokenizer;
-  const int64_t longest = session_->model().max_position_embeddings;
-  saved_ = writer_->save(step,
-                         {.model = weight_tensors(state, session_->parameters()),
-                          .optimizer = optimizer_tensors(state, session_->parameters()),
-                          .config_json = merged_config_json(session_->model(), settings_),
-                          .trainer_state_json = to_json(run_state_, identity_),
-                          .files = {{"tokenizer.json", tokenizer.to_json()},
-                                    {"tokenizer_config.json", tokenizer_config(tokenizer, longest)},
-                                    {"generation_config.json", generation_config(tokenizer)}}},
-                         best, step == total_);
+  CheckpointData data{
+      .model = weight_tensors(state, session_->parameters()),
+      .optimizer = optimizer_tensors(state, session_->parameters()),
+      .config_json = merged_config_json(model, settings_),
+      .trainer_state_json = to_json(run_state_, identity_),
+      .files = {{"tokenizer.json", tokenizer.to_json()},
+                {"tokenizer_config.json", tokenizer_config(tokenizer, model.max_position_embeddings)},
+                {"generation_config.json", generation_config(tokenizer)}}};
+  if (model.lora) {
+    data.adapter = true;
+    data.model = adapter_tensors(std::move(data.model));
+    data.files.emplace_back(kAdapterConfig, to_json(Adapter{*model.lora, base_.string()}));
+  }
+  saved_ = writer_->save(step, std::move(data), best, step == total_);
   saved_step_ = step;
 }
 

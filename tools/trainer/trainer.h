@@ -42,6 +42,7 @@ class Trainer {
  private:
   void open_run();
   void settle_tokenizer(const Tokenizer* tokenizer);
+  void settle_base();
   void start_weights();
 
   void train(const std::function<bool()>& stop);
@@ -64,6 +65,7 @@ class Trainer {
   ScheduleOptions schedule_;
   std::unique_ptr<TrainingSession> session_;
   std::string identity_;
+  std::filesystem::path base_;  // the frozen weights' folder, with adapters
   RunState run_state_;
   int64_t first_step_ = 0;
   std::unique_ptr<RunReport> report_;
