@@ -82,9 +82,11 @@ Evaluation evaluate(LoadedModel& model, const EvaluationInput& input, DType comp
   require(result.tokens > 0, "evaluation: there are no targets");
   result.loss = static_cast<double>(step->scalar("loss_sum")) / static_cast<double>(result.tokens);
   if (gradients)
-    for (const Parameter& p : model.parameters)
+    for (const Parameter& p : model.parameters) {
+      if (!p.trained) continue;
       for (float& value : floats(*model.state, gradient_name(p.name)))
         value = static_cast<float>(value / static_cast<double>(result.tokens));
+    }
   return result;
 }
 

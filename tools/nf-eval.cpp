@@ -117,7 +117,8 @@ void evaluate_ids(LoadedModel& model, const Arguments& a) {
   if (!a.grads.empty()) {
     SafetensorsWriter writer;
     for (const Parameter& p : model.parameters)
-      writer.add({p.name, DType::f32, p.shape, std::as_const(*model.state).memory(gradient_name(p.name))});
+      if (p.trained)
+        writer.add({p.name, DType::f32, p.shape, std::as_const(*model.state).memory(gradient_name(p.name))});
     writer.write(a.grads);
   }
   print_result(result.loss, result.tokens);

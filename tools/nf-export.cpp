@@ -14,6 +14,7 @@ namespace fs = std::filesystem;
 
 struct Arguments {
   std::string model, to, out, dtype = "f32";
+  bool merge = false;
   int64_t shard_megabytes = SafetensorsWriter::kShardBytes / 1'000'000;
 };
 
@@ -32,17 +33,20 @@ bool read(Arguments& a, int argc, const char* const* argv) {
   flags.text({.name = "out", .takes = "PATH", .help = "the folder or the .gguf file to write"}, a.out);
   flags.word({.name = "dtype", .takes = "f32|bf16|f16", .help = "of the weights"}, a.dtype,
              {"f32", "bf16", "f16"});
+  flags.toggle({.name = "merge", .help = "of an adapter's folder: write its base with the adapter added"},
+               a.merge);
   flags.whole({.name = "shard-mb", .takes = "N", .help = "hf: a weights file holds at most N megabytes"},
               a.shard_megabytes, 1, int64_t{1} << 40);
   if (!flags.parse(
           argc, argv,
-          "nf-export writes a model as other programs read it. mha and gqa become LlamaForCausalLM (with a "
-          "sliding window MistralForCausalLM) or GGUF; diff becomes DiffLlamaForCausalLM, mla "
-          "DeepseekV3ForCausalLM. A setting that the other program has no word for is refused by its name. "
-          "Weights are read from safetensors only; a pytorch_model.bin is first saved anew with "
-          "save_pretrained(DIR, safe_serialization=True).",
+          "nf-export writes a model as other programs read it. mha and gqa become LlamaForCausalLM (or "
+          "Mistral, Qwen2 or Qwen3, as windows, biases and norms ask) or GGUF; diff becomes "
+          "DiffLlamaForCausalLM, mla DeepseekV3ForCausalLM. A setting that the other program has no word for "
+          "is refused by its name. Weights are read from safetensors only; a pytorch_model.bin is first "
+          "saved anew with save_pretrained(DIR, safe_serialization=True).",
           "  nf-export -m runs/gqa --to hf --out gqa-hf --dtype bf16\n"
-          "  nf-export -m runs/gqa --to gguf --out gqa.gguf"))
+          "  nf-export -m runs/gqa --to gguf --out gqa.gguf\n"
+          "  nf-export -m runs/adapter --merge --to hf --out merged"))
     return false;
   require(!a.model.empty(), "nf-export: give a model: -m DIR, a run of nf-train; see --help");
   require(!a.to.empty(), "nf-export: say what for: --to hf or --to gguf");
@@ -70,6 +74,10 @@ int run(int argc, char** argv) {
   Arguments a;
   if (!read(a, argc, argv)) return kExitDone;
   const LoadedModel model = load_model(a.model, cpu_device(0));
+  require(!model.adapter || a.merge,
+          "{}: is an adapter, in PEFT's layout already; --merge writes it and its base as one model",
+          a.model);
+  require(model.adapter || !a.merge, "--merge: {} is no adapter", a.model);
   const std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(model.folder);
   export_model(model, *tokenizer, a.out,
                {.format = a.to == "gguf" ? ExportFormat::gguf : ExportFormat::hugging_face,

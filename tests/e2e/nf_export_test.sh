@@ -20,8 +20,10 @@ train diff --attention-type diff
 train mla --attention-type mla
 train window --attention-type gqa --sliding-window 8
 train ngpt --attention-type ngpt
+train biased --attention-type gqa --attention-bias true --attention-output-bias false
+train normed --attention-type gqa --qk-norm true --head-dim 16
 
-for model in gqa mha diff mla window; do
+for model in gqa mha diff mla window biased normed; do
   "$bin/nf-export" -m "$work/$model" --to hf --out "$work/$model-hf" > "$work/said"
   grep -q "$model-hf written, .* KiB" "$work/said" || fail "nf-export says: $(cat "$work/said")"
   [ "$(ls "$work/$model-hf" | tr '\n' ' ')" = "config.json generation_config.json model.safetensors tokenizer.json \
@@ -31,6 +33,7 @@ tokenizer_config.json " ] || fail "$model: other files: $(ls "$work/$model-hf")"
   [ "$(loss "$work/$model")" = "$(loss "$work/$model-hf")" ] || fail "$model: another loss after the way there and back"
 done
 architecture() { grep -A1 architectures "$work/$1-hf/config.json" | tail -n 1 | tr -d ' "'; }
+[ "$(architecture biased) $(architecture normed)" = "Qwen2ForCausalLM Qwen3ForCausalLM" ] || fail "architectures of Qwen"
 [ "$(architecture gqa) $(architecture mha) $(architecture diff) $(architecture mla) $(architecture window)" = \
   "LlamaForCausalLM LlamaForCausalLM DiffLlamaForCausalLM DeepseekV3ForCausalLM MistralForCausalLM" ] || fail "architectures"
 
@@ -60,7 +63,7 @@ train letters --attention-type mha --tokenizer char --data "$work/other.txt" --a
   --tie-word-embeddings true --head-dim 12 \
   --rope-scaling '{"rope_type": "llama3", "factor": 4, "original_max_position_embeddings": 32}'
 train linear --attention-type gqa --rope-scaling '{"rope_type": "linear", "factor": 2}'
-for model in gqa letters linear; do
+for model in gqa letters linear biased normed; do
   "$bin/nf-export" -m "$work/$model" --to gguf --out "$work/$model.gguf" > /dev/null
 done
 peer() { node "${NF_TESTS_DIR:?}/peers/llama_cpp.mjs" "$@"; }
@@ -80,6 +83,8 @@ agree() { # MODEL PROMPT…, all of as many tokens: the same 64 greedy tokens, w
 }
 agree gqa 'line 7 of the ' 'text, which is' '漢字 über a'
 agree linear 'line 7 of the ' 'text, which is' '漢字 über a'
+agree biased 'line 7 of the '
+agree normed 'line 7 of the '
 agree letters 'line 7 of é 漢' 'something 漢 é'
 for dtype in bf16 f16; do # its products round otherwise than ours, so that only the reading is tried
   "$bin/nf-export" -m "$work/gqa" --to gguf --dtype $dtype --out "$work/$dtype.gguf" > /dev/null

@@ -71,6 +71,23 @@ TEST_CASE("export: a config as Hugging Face writes it is read back as the same m
   CHECK(written["eos_token_id"] == 256);
 }
 
+TEST_CASE("export: biases of q, k and v alone are Qwen2's, norms of q and k Qwen3's") {
+  const auto tokenizer = make_tokenizer("byte");
+  ModelConfig config = model_of(AttentionType::gqa);
+  config.attention_bias = true;
+  config.attention_output_bias = false;
+  json written = json::parse(hugging_face_config(config, *tokenizer, DType::f32));
+  CHECK(written["model_type"] == "qwen2");
+  CHECK_FALSE(written.contains("attention_bias"));
+  CHECK(parse_model_config(written.dump(), "c") == config);
+  config.attention_bias = false;
+  config.attention_output_bias.reset();
+  config.qk_norm = true;
+  written = json::parse(hugging_face_config(config, *tokenizer, DType::f32));
+  CHECK(written["model_type"] == "qwen3");
+  CHECK(parse_model_config(written.dump(), "c") == config);
+}
+
 TEST_CASE("export: what the class has no word for is refused by its key") {
   check_refused(model_of(AttentionType::ngpt), "'attention_type' is ngpt");
   const auto refused = [](AttentionType type, const char* key,
@@ -94,6 +111,12 @@ TEST_CASE("export: what the class has no word for is refused by its key") {
   });
   refused(gqa, "'sliding_window_pattern'",
           [](ModelConfig& c) { c.sliding_window = c.sliding_window_pattern = 8; });
+  refused(gqa, "Qwen3ForCausalLM has no word for this model's 'sliding_window'", [](ModelConfig& c) {
+    c.sliding_window = 8;
+    c.qk_norm = true;
+  });
+  refused(gqa, "'attention_output_bias'", [](ModelConfig& c) { c.attention_output_bias = true; });
+  refused(diff, "'qk_norm'", [](ModelConfig& c) { c.qk_norm = true; });
   refused(diff, "'mlp_bias'", [](ModelConfig& c) { c.mlp_bias = true; });
   refused(diff, "'sliding_window'", [](ModelConfig& c) { c.sliding_window = 8; });
   refused(mla, "'rms_norm_eps'", [](ModelConfig& c) { c.rms_norm_eps = 1e-5; });

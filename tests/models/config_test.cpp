@@ -331,3 +331,30 @@ TEST_CASE("config: nearest words") {
   CHECK(nearest("a", training_keys()).empty());  // not lr, every letter of which would be new
   CHECK(nearest(std::string(5000, 'a'), model_keys()).empty());
 }
+
+TEST_CASE("config: Qwen2, Qwen3 and Mistral as Hugging Face writes them") {
+  const auto sizes = [](std::string_view type, std::string_view more) {
+    return fmt::format(R"({{"model_type": "{}", "vocab_size": 100, "hidden_size": 64, "intermediate_size": 96,
+      "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2{}}})",
+                       type, more);
+  };
+  const ModelConfig qwen2 = parse(sizes("qwen2", R"(, "sliding_window": 32, "use_sliding_window": false,
+    "max_window_layers": 2, "layer_types": ["full_attention", "full_attention", "full_attention"])"));
+  CHECK(qwen2.attention_bias);
+  CHECK_FALSE(qwen2.output_bias());
+  CHECK_FALSE(qwen2.sliding_window);
+  CHECK_FALSE(qwen2.qk_norm);
+  const ModelConfig qwen3 = parse(sizes("qwen3", R"(, "attention_bias": false)"));
+  CHECK(qwen3.qk_norm);
+  CHECK(qwen3.head_dim == 128);  // the class's default
+  CHECK_FALSE(qwen3.attention_bias);
+  CHECK(parse(sizes("mistral", "")).sliding_window == 4096);
+  CHECK_FALSE(parse(sizes("mistral", R"(, "sliding_window": null)")).sliding_window);
+  CHECK(contains(message_of(sizes("qwen2", R"(, "use_sliding_window": true, "sliding_window": 8,
+    "max_window_layers": 2)")),
+                 "'max_window_layers' is 2"));
+  CHECK(contains(message_of(sizes("qwen3", R"(, "layer_types": ["full_attention", "sliding_attention"])")),
+                 "'layer_types' must be full_attention everywhere"));
+  CHECK(contains(message_of(sizes("gemma2", "")), "'model_type' \"gemma2\" is not supported"));
+  CHECK(contains(message_of(R"({"attention_type": "mla", "qk_norm": true})"), "'qk_norm' belongs to"));
+}

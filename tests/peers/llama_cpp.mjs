@@ -33,7 +33,7 @@ async function generate(peers, file, out, prompts) {
   const { gguf } = await load(peers, '@huggingface/gguf')
   const { getLlama, LlamaLogLevel } = await load(peers, 'node-llama-cpp')
   const parsed = await gguf(file, { allowLocalFile: true })
-  if (parsed.metadata['general.architecture'] !== 'llama') throw new Error('architecture')
+  if (!['llama', 'qwen3'].includes(parsed.metadata['general.architecture'])) throw new Error('architecture')
 
   const llama = await getLlama({ gpu: false, build: 'never', logLevel: LlamaLogLevel.error, progressLogs: false })
   const model = await llama.loadModel({ modelPath: file, useMmap: false })

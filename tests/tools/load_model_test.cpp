@@ -84,19 +84,19 @@ TEST_CASE("a tensor too many") {
   write_model(folder, [&](std::vector<NamedTensor>& tensors) {
     tensors.push_back({"model.layers.9.extra", DType::f32, {4}, std::as_bytes(std::span(values))});
   });
-  check_error(folder, "'model.layers.9.extra' has no place");
+  check_error(folder, "this model has no tensor 'model.layers.9.extra'");
 }
 
 TEST_CASE("a tensor of another shape") {
   const Folder folder;
   write_model(folder, [](std::vector<NamedTensor>& tensors) { find(tensors, kNorm).shape = {2, 12}; });
-  check_error(folder, "'model.norm.weight' is f32[2, 12], the config needs f32[24]");
+  check_error(folder, "'model.norm.weight' has shape [2, 12], this model needs [24]");
 }
 
 TEST_CASE("a tensor of integers") {
   const Folder folder;
   write_model(folder, [](std::vector<NamedTensor>& tensors) { find(tensors, kNorm).dtype = DType::i32; });
-  check_error(folder, "'model.norm.weight' is i32[24]");
+  check_error(folder, "'model.norm.weight' is i32, not floating point");
 }
 
 TEST_CASE("weights that are not finite") {
@@ -137,6 +137,9 @@ TEST_CASE("folders that hold no model") {
   check_error(folder, "config.json");
   folder.write("config.json", "");
   check_error(folder, "config.json: the file is empty");
+  const Folder pickled;
+  pickled.write("pytorch_model.bin", "PK");
+  check_error(pickled, "pytorch_model.bin is not read, a pickle runs the code it holds; convert it");
   const Folder run;
   run.write("checkpoint-5/model.safetensors", "torn");
   check_error(run, "has no whole checkpoint (passing over");

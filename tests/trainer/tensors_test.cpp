@@ -8,6 +8,7 @@
 
 #include "nf/error.h"
 #include "tests/trainer/training_support.h"
+#include "tools/load_model.h"
 
 using namespace nf;
 
@@ -121,7 +122,7 @@ TEST_CASE("tensors: weights are looked for where they are") {
   Folder folder;
   CHECK_THROWS_WITH_AS(find_weights(folder.path / "none"), doctest::Contains("no such file or folder"),
                        Error);
-  CHECK_THROWS_WITH_AS(find_weights(folder.path), doctest::Contains("no checkpoint"), Error);
+  CHECK_THROWS_WITH_AS(find_weights(folder.path), doctest::Contains("nor a checkpoint"), Error);
   folder.write("best/model.safetensors", "");
   CHECK(find_weights(folder.path) == folder.path / "best");
   folder.write("model.safetensors", "");

@@ -28,9 +28,9 @@ struct ExportOptions {
 void export_model(const LoadedModel& model, const Tokenizer& tokenizer, const std::filesystem::path& out,
                   const ExportOptions& options);
 
-// config.json: mha and gqa as Llama, with a window as Mistral, diff as DiffLlama, mla as DeepseekV3 with
-// dense layers alone. Throws Error for ngpt, which no class of that library is, and for keys that the class
-// lacks.
+// config.json: mha and gqa as Llama, with a window as Mistral, with biases of q, k and v alone as Qwen2, with
+// norms of q and k as Qwen3; diff as DiffLlama; mla as DeepseekV3 with dense layers alone. Throws Error for
+// ngpt, which no class of that library is, and for keys that the class lacks.
 std::string hugging_face_config(const ModelConfig& config, const Tokenizer& tokenizer, DType dtype);
 
 // The weights in `dtype`, but for what has one axis, which stays f32 when `wide_vectors`. They keep their own

@@ -1,7 +1,7 @@
-// mha and gqa as llama.cpp's architecture "llama".
+// mha and gqa as llama.cpp's architecture "llama", with norms of q and k as "qwen3".
 //
-// That architecture turns neighbouring pairs (2 j, 2 j + 1) of a head, ours the pairs (j, j + d/2): the rows
-// of q_proj and k_proj are interleaved accordingly, as llama.cpp's own converter does.
+// The first turns neighbouring pairs (2 j, 2 j + 1) of a head, ours and the second the pairs (j, j + d/2):
+// for "llama" the rows of q_proj and k_proj are interleaved accordingly, as llama.cpp's own converter does.
 #include "nf/gguf.h"
 
 #include <cmath>
@@ -16,9 +16,13 @@
 namespace nf {
 namespace {
 
+std::string architecture_of(const ModelConfig& c) { return c.qk_norm ? "qwen3" : "llama"; }
+
 void check_expressible(const ModelConfig& c) {
-  const auto need = [](bool holds, std::string_view key) {
-    require(holds, "export: llama.cpp's architecture \"llama\" has no word for this model's '{}'", key);
+  const std::string architecture = architecture_of(c);
+  const auto need = [&](bool holds, std::string_view key) {
+    require(holds, "export: llama.cpp's architecture \"{}\" has no word for this model's '{}'", architecture,
+            key);
   };
   need(c.attention_type == AttentionType::mha || c.attention_type == AttentionType::gqa, "attention_type");
   need(c.hidden_act == Activation::silu, "hidden_act");
@@ -33,6 +37,9 @@ void check_expressible(const ModelConfig& c) {
   need(!c.post_attention_layernorm, "post_attention_layernorm");
   need(!c.post_ffnn_layernorm, "post_ffnn_layernorm");
   need(!c.sliding_window, "sliding_window");
+  need(!c.qk_norm || !c.attention_bias, "attention_bias");
+  need(!c.qk_norm || !c.output_bias(), "attention_output_bias");
+  need(!c.qk_norm || !c.mlp_bias, "mlp_bias");
   if (c.rope_scaling)
     need(c.rope_scaling->type == RopeScalingType::linear || c.rope_scaling->type == RopeScalingType::llama3,
          "rope_scaling");
@@ -44,6 +51,7 @@ struct NamePart {
 constexpr NamePart kLayerNames[] = {
     {"input_layernorm", "attn_norm"},    {"self_attn.q_proj", "attn_q"},
     {"self_attn.k_proj", "attn_k"},      {"self_attn.v_proj", "attn_v"},
+    {"self_attn.q_norm", "attn_q_norm"}, {"self_attn.k_norm", "attn_k_norm"},
     {"self_attn.o_proj", "attn_output"}, {"post_attention_layernorm", "ffn_norm"},
     {"mlp.gate_proj", "ffn_gate"},       {"mlp.up_proj", "ffn_up"},
     {"mlp.down_proj", "ffn_down"}};
@@ -63,7 +71,7 @@ std::string gguf_name(std::string_view name) {
       if (first < last && rest.substr(first + 1, last - first - 1) == row.ours)
         return fmt::format("blk.{}.{}{}", rest.substr(0, first), row.theirs, rest.substr(last));
   }
-  fail("export: llama.cpp's architecture \"llama\" has no tensor for '{}'", name);
+  fail("export: llama.cpp has no tensor for '{}'", name);
 }
 
 // Rows [heads, 2, d/2] -> [heads, d/2, 2]; the rows of a bias are its elements.
@@ -79,8 +87,9 @@ std::vector<std::byte> interleaved(const NamedTensor& tensor, int64_t heads) {
 }
 
 void set_sizes(GgufWriter& writer, const ModelConfig& c) {
+  const std::string prefix = architecture_of(c) + '.';
   const auto count = [&](const char* key, int64_t value) {
-    writer.set(std::string("llama.") + key, static_cast<uint32_t>(value));
+    writer.set(prefix + key, static_cast<uint32_t>(value));
   };
   count("vocab_size", c.vocab_size);
   count("context_length", c.max_position_embeddings);
@@ -92,11 +101,11 @@ void set_sizes(GgufWriter& writer, const ModelConfig& c) {
   count("attention.key_length", c.head_dim);
   count("attention.value_length", c.head_dim);
   count("rope.dimension_count", c.head_dim);
-  writer.set("llama.rope.freq_base", static_cast<float>(c.rope_theta));
-  writer.set("llama.attention.layer_norm_rms_epsilon", static_cast<float>(c.rms_norm_eps));
+  writer.set(prefix + "rope.freq_base", static_cast<float>(c.rope_theta));
+  writer.set(prefix + "attention.layer_norm_rms_epsilon", static_cast<float>(c.rms_norm_eps));
   if (c.rope_scaling && c.rope_scaling->type == RopeScalingType::linear) {
-    writer.set("llama.rope.scaling.type", std::string("linear"));
-    writer.set("llama.rope.scaling.factor", static_cast<float>(c.rope_scaling->factor));
+    writer.set(prefix + "rope.scaling.type", std::string("linear"));
+    writer.set(prefix + "rope.scaling.factor", static_cast<float>(c.rope_scaling->factor));
   }
 }
 
@@ -149,7 +158,7 @@ void write_gguf(const LoadedModel& model, const Tokenizer& tokenizer, const std:
   const ModelConfig& c = model.config;
   check_expressible(c);
   GgufWriter writer;
-  writer.set("general.architecture", std::string("llama"));
+  writer.set("general.architecture", architecture_of(c));
   writer.set("general.name", out.stem().string());
   writer.set("general.file_type", file_type(dtype));
   set_sizes(writer, c);
@@ -159,7 +168,7 @@ void write_gguf(const LoadedModel& model, const Tokenizer& tokenizer, const std:
   std::deque<std::vector<std::byte>> memory;
   for (NamedTensor tensor : weights.tensors()) {
     const bool q = tensor.name.find(".q_proj.") != std::string::npos;
-    if (q || tensor.name.find(".k_proj.") != std::string::npos)
+    if (!c.qk_norm && (q || tensor.name.find(".k_proj.") != std::string::npos))
       tensor.bytes =
           memory.emplace_back(interleaved(tensor, q ? c.num_attention_heads : c.num_key_value_heads));
     tensor.name = gguf_name(tensor.name);

@@ -15,13 +15,24 @@ struct ModelClass {
 };
 constexpr ModelClass kLlama = {"LlamaForCausalLM", "llama", true, true};
 constexpr ModelClass kMistral = {"MistralForCausalLM", "mistral", false, false};
+constexpr ModelClass kQwen2 = {"Qwen2ForCausalLM", "qwen2", true,
+                               false};  // q, k and v always have them, o never
+constexpr ModelClass kQwen3 = {"Qwen3ForCausalLM", "qwen3", true, false};
 constexpr ModelClass kDiff = {"DiffLlamaForCausalLM", "diffllama", true, false};
 constexpr ModelClass kDeepseek = {"DeepseekV3ForCausalLM", "deepseek_v3", true, false};
+
+bool is(const ModelClass& target, const ModelClass& other) { return target.model_type == other.model_type; }
+
+const ModelClass& llama_class(const ModelConfig& c) {
+  if (c.qk_norm) return kQwen3;
+  if (c.attention_bias && !c.output_bias()) return kQwen2;
+  return c.sliding_window ? kMistral : kLlama;
+}
 
 const ModelClass& class_of(const ModelConfig& c) {
   switch (c.attention_type) {
     case AttentionType::mha:
-    case AttentionType::gqa: return c.sliding_window ? kMistral : kLlama;
+    case AttentionType::gqa: return llama_class(c);
     case AttentionType::diff: return kDiff;
     case AttentionType::mla: return kDeepseek;
     case AttentionType::ngpt: break;
@@ -46,10 +57,12 @@ void check_expressible(const ModelConfig& c, const ModelClass& target) {
   need(c.pre_ffnn_layernorm, "pre_ffnn_layernorm");
   need(!c.post_attention_layernorm, "post_attention_layernorm");
   need(!c.post_ffnn_layernorm, "post_ffnn_layernorm");
-  need(!c.sliding_window || target.model_type == kMistral.model_type, "sliding_window");
+  need(!c.sliding_window || is(target, kMistral), "sliding_window");
   need(!c.sliding_window_pattern, "sliding_window_pattern");
   need(!c.attention_bias || target.attention_bias, "attention_bias");
   need(!c.mlp_bias || target.mlp_bias, "mlp_bias");
+  need(c.output_bias() == c.attention_bias || is(target, kQwen2), "attention_output_bias");
+  need(!c.qk_norm || is(target, kQwen3), "qk_norm");
   if (c.attention_type != AttentionType::mla) return;
   need(c.rms_norm_eps == 1e-6,
        "rms_norm_eps");  // the class has 1e-6 in its inner norms, whatever the config says
@@ -89,9 +102,10 @@ std::string hugging_face_config(const ModelConfig& c, const Tokenizer& tokenizer
         "rms_norm_eps", "initializer_range", "tie_word_embeddings", "attention_dropout"})
     out[key] = ours[key];
   out["hidden_act"] = activation(c.hidden_act);
-  if (target.attention_bias) out["attention_bias"] = c.attention_bias;
+  if (target.attention_bias && !is(target, kQwen2)) out["attention_bias"] = c.attention_bias;
+  if (is(target, kQwen2) || is(target, kQwen3)) out["use_sliding_window"] = false;
   if (target.mlp_bias) out["mlp_bias"] = c.mlp_bias;
-  if (c.sliding_window) out["sliding_window"] = *c.sliding_window;
+  if (is(target, kMistral)) out["sliding_window"] = *c.sliding_window;
   if (c.attention_type == AttentionType::diff) out["lambda_std_dev"] = c.lambda_std_dev;
   if (c.attention_type == AttentionType::mla) add_latent(out, c);
   const auto set = [&](const char* key, std::optional<int32_t> id) {

@@ -46,7 +46,7 @@ RunFacts run_facts(const ModelConfig& model, const TrainSettings& settings, int6
           .group = "",
           .architecture = std::string(name(model.attention_type)),
           .parameters = count_parameters(model).total,
-          .flops_per_token = 3 * forward_flops_per_token(model, settings.seq_len),
+          .flops_per_token = training_flops_per_token(model, settings.seq_len),
           .kv_cache_bytes = kv_cache_values(model) * model.num_hidden_layers * size_of(compute),
           .memory_bytes = memory_bytes,
           .steps = settings.steps,

@@ -21,6 +21,7 @@ import safetensors_io
 
 TINY = dict(batch=2, length=12, vocab_size=48, hidden_size=24, intermediate_size=32)
 MLA = dict(q_lora_rank=10, kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=6, v_head_dim=8)
+LORA = dict(r=3, alpha=5.0, targets=["q_proj", "v_proj", "o_proj", "up_proj"])
 YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=32)
 
 
@@ -49,6 +50,12 @@ GOLDEN = {
                            hidden_act="gelu_tanh"),
     "gqa_head_sim": tiny("gqa", num_key_value_heads=2, head_sim_loss=True, head_sim_loss_weight=0.5, sliding_window=6,
                          head_sim_loss_type="mse", tie_word_embeddings=True),
+    "gqa_qkv_bias": tiny("gqa", num_key_value_heads=2, attention_bias=True, attention_output_bias=False,
+                         tie_word_embeddings=True),
+    "gqa_qk_norm": tiny("gqa", num_key_value_heads=2, qk_norm=True, head_dim=8),
+    "gqa_lora": tiny("gqa", num_key_value_heads=2, lora=LORA, num_hidden_layers=2),
+    "mla_lora": tiny("mla", lora=dict(LORA, targets=["q_a_proj", "kv_b_proj", "o_proj", "down_proj"]), **MLA,
+                     num_hidden_layers=1, tie_word_embeddings=True),
     "mha_head_sim_jsd": tiny("mha", head_sim_loss=True, head_sim_loss_weight=0.5, head_sim_loss_type="jsd",
                              num_hidden_layers=1, tie_word_embeddings=True),
 }  # fmt: skip

@@ -21,6 +21,7 @@ DEFAULTS = dict(
     hidden_size=256, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=None,
     head_dim=None, hidden_act="silu", max_position_embeddings=2048, rope_theta=10000.0, rope_scaling=None,
     rms_norm_eps=1e-6, initializer_range=0.02, tie_word_embeddings=False, attention_bias=False, mlp_bias=False,
+    attention_output_bias=None, qk_norm=False, lora=None,
     attention_scale=0.0, attention_cap=None, attention_cap_type="soft", logit_cap=None, logit_cap_type="soft",
     logit_scale=1.0, embedding_multiplier=1.0, residual_multiplier=1.0,
     input_layernorm=True, pre_ffnn_layernorm=True, post_attention_layernorm=False, post_ffnn_layernorm=False,
@@ -52,6 +53,8 @@ class Config:
         if self.num_key_value_heads is None:
             self.num_key_value_heads = 2 if self.attention_type in ("gqa", "diff", "ngpt") else heads
         self.head_dim = self.head_dim or self.hidden_size // heads
+        if self.attention_output_bias is None:
+            self.attention_output_bias = self.attention_bias
         if self.attention_type not in VARIANTS:
             raise ValueError(f"attention_type {self.attention_type}")
         if self.attention_type == "mha" and self.num_key_value_heads != heads:
@@ -104,6 +107,9 @@ def parameter_shapes(c):
         shapes[name + ".weight"] = (out, width)
         if bias:
             shapes[name + ".bias"] = (out,)
+        if c.lora and name.split(".")[-1] in c.lora["targets"]:
+            shapes[name + ".lora_A.weight"] = (c.lora["r"], width)
+            shapes[name + ".lora_B.weight"] = (out, c.lora["r"])
 
     for i in range(c.num_hidden_layers):
         layer = f"model.layers.{i}."
@@ -121,12 +127,14 @@ def parameter_shapes(c):
             linear(attn + "kv_a_proj_with_mqa", c.kv_lora_rank + c.qk_rope_head_dim, hidden, c.attention_bias)
             shapes[attn + "kv_a_layernorm.weight"] = (c.kv_lora_rank,)
             linear(attn + "kv_b_proj", heads * (c.qk_nope_head_dim + c.v_head_dim), c.kv_lora_rank, False)
-            linear(attn + "o_proj", hidden, heads * c.v_head_dim, c.attention_bias)
+            linear(attn + "o_proj", hidden, heads * c.v_head_dim, c.attention_output_bias)
         else:
             linear(attn + "q_proj", heads * d, hidden, c.attention_bias)
             linear(attn + "k_proj", kv * d, hidden, c.attention_bias)
             linear(attn + "v_proj", kv * d, hidden, c.attention_bias)
-            linear(attn + "o_proj", hidden, heads * d, c.attention_bias)
+            linear(attn + "o_proj", hidden, heads * d, c.attention_output_bias)
+            if c.qk_norm:
+                shapes[attn + "q_norm.weight"] = shapes[attn + "k_norm.weight"] = (d,)
         if c.attention_type == "diff":
             for name in ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"):
                 shapes[attn + name] = (d,)
@@ -336,7 +344,12 @@ class Layer:
         return self.params.get(self.prefix + name)
 
     def linear(self, name, x):
-        return self.numerics.linear(x, self.get(name + ".weight"), self.get(name + ".bias"))
+        y = self.numerics.linear(x, self.get(name + ".weight"), self.get(name + ".bias"))
+        low = self.get(name + ".lora_A.weight")
+        if low is None:
+            return y
+        scale = self.c.lora["alpha"] / self.c.lora["r"]
+        return y + scale * self.numerics.linear(self.numerics.linear(x, low), self.get(name + ".lora_B.weight"))
 
     def norm(self, name, x):
         return rms(x, self.c.rms_norm_eps) * self.get(name + ".weight")
@@ -358,8 +371,11 @@ class Layer:
     def qkv(self, x):
         """q [B, H, T, d], and k, v repeated to H heads: query head h reads key/value head floor(h / (H / K))."""
         c, repeat = self.c, self.c.num_attention_heads // self.c.num_key_value_heads
-        q = rotate(self.heads(self.linear("self_attn.q_proj", x), c.num_attention_heads), self.rope)
-        k = rotate(self.heads(self.linear("self_attn.k_proj", x), c.num_key_value_heads), self.rope)
+        q = self.heads(self.linear("self_attn.q_proj", x), c.num_attention_heads)
+        k = self.heads(self.linear("self_attn.k_proj", x), c.num_key_value_heads)
+        if c.qk_norm:
+            q, k = self.norm("self_attn.q_norm", q), self.norm("self_attn.k_norm", k)
+        q, k = rotate(q, self.rope), rotate(k, self.rope)
         v = self.heads(self.linear("self_attn.v_proj", x), c.num_key_value_heads)
         return q, k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
 
