@@ -130,6 +130,7 @@ TEST_CASE("lora: frozen weights have no gradients, no moments, and no master whe
   model.vocab_size = 257;
   TrainSettings settings = small_settings("");
   settings.dtype = ComputeType::bf16;
+  settings.save_every = 5;
   const auto device = cpu_device(1);
   const auto memory = [&] { return estimate_memory(model, plan_options(model, settings, false), *device); };
   const MemoryEstimate whole = memory();

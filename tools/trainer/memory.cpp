@@ -74,7 +74,7 @@ MemoryEstimate estimate_memory(const ModelConfig& model, const PlanOptions& opti
   std::vector<Plan> plans;
   for (std::future<Plan>& plan : running) plans.push_back(plan.get());
   MemoryEstimate memory = sum_memory(plans, kinds);
-  if (options.saves_midway) memory.checkpoint = memory.weights + memory.optimizer;
+  if (!options.saves_midway) memory.checkpoint = 0;
   return memory;
 }
 
