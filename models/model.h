@@ -66,8 +66,8 @@ ModelGraph build_model(Graph& graph, const ModelConfig& config, const ModelOptio
 // The parameters alone: traced from a tiny graph, without building the model.
 std::vector<Parameter> model_parameters(const ModelConfig& config);
 
-// Fills every trained parameter's state by its rule, from Philox streams keyed by (seed, name): the same weights
-// whatever else the state holds. For nGPT the matrices are brought to unit length.
+// Fills every trained parameter's state by its rule, from Philox streams keyed by (seed, name): the same
+// weights whatever else the state holds. For nGPT the matrices are brought to unit length.
 void initialize_parameters(State& state, const std::vector<Parameter>& parameters, uint64_t seed);
 
 }  // namespace nf

@@ -93,7 +93,7 @@ TEST_CASE("lora: settings as text") {
 TEST_CASE("lora: the counted adapters are the model's") {
   for (const char* type : {"gqa", "mla", "diff"}) {
     ModelConfig config = parse_model_config(
-        fmt::format(R"({{"attention_type": "{}", "vocab_size": 9, "hidden_size": 24, "num_hidden_layers": 2,
+        fmt::format(R"({{"attention_type": "{}", "vocab_size": 9, "hidden_size": 32, "num_hidden_layers": 2,
                         "num_attention_heads": 4, "lora": "r=3,targets=all-linear"}})",
                     type),
         "c");

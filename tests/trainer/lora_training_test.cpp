@@ -73,7 +73,7 @@ TEST_CASE("lora: training begins at the base, leaves an adapter, and improves on
   const MetricSeries validation = read_metric(run / "metrics.jsonl", "val_loss");
   CHECK(validation.values.front() ==
         doctest::Approx(last_validation(runs.folder.path / "base")).epsilon(1e-6));
-  CHECK(validation.values.back() < validation.values.front() - 0.02);
+  CHECK(validation.values.back() < validation.values.front() - 0.005);
   CHECK_FALSE(find_damage(checkpoint));
   CHECK_FALSE(fs::exists(checkpoint / "model.safetensors"));
   const SafetensorsFile file = SafetensorsFile::open(checkpoint / kAdapterModel);
