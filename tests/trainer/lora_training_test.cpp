@@ -10,6 +10,7 @@
 #include "tools/load_model.h"
 #include "tools/lora.h"
 #include "tools/program.h"
+#include "tools/tracking/jsonl_tracker.h"
 #include "tools/trainer/memory.h"
 #include "tools/trainer/trainer.h"
 
