@@ -6,8 +6,8 @@ JOBS   ?= $(shell nproc)
 BUILD  := $(if $(filter release ci,$(PRESET)),build,build/$(PRESET))
 
 BUILD_PACKAGES := g++ cmake pkg-config ninja-build ccache libfmt-dev libxxhash-dev libhwy-dev nlohmann-json3-dev \
-                  libsimdjson-dev libcli11-dev libxbyak-dev zlib1g-dev libzstd-dev libsnappy-dev \
-                  libcurl4-openssl-dev doctest-dev
+                  libsimdjson-dev libcli11-dev libxbyak-dev zlib1g-dev libzstd-dev libsnappy-dev libpcre2-dev \
+                  libutf8proc-dev libedit-dev libcurl4-openssl-dev doctest-dev
 DEMO_PACKAGES  := fortunes
 BENCH_PACKAGES := libbenchmark-dev
 PEER_PACKAGES  := python3-protobuf

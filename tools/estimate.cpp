@@ -20,9 +20,9 @@ using Ordered = nlohmann::ordered_json;
 // A run without text has the vocabulary that the config or the tokenizer states.
 ModelConfig with_some_vocabulary(const CommandLine& line) {
   if (line.model.vocab_size > 0) return line.model;
-  require(line.settings.tokenizer == TokenizerKind::byte,
+  require(line.settings.tokenizer != "char",
           "nf-estimate: the char tokenizer's vocabulary comes from the text: give --data, or --vocab-size");
-  return with_vocabulary(line.model, *make_tokenizer("byte"));
+  return with_vocabulary(line.model, *make_tokenizer(line.settings.tokenizer));
 }
 
 // The forward pass that checkpointing computes again in the backward pass. With a budget of bytes it is

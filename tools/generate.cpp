@@ -1,6 +1,7 @@
 #include "tools/generate.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <numeric>
 
@@ -19,6 +20,10 @@ void check(const SamplingOptions& options) {
 }
 
 namespace {
+
+// A token this much less likely than the likeliest, in nats, is never drawn: all of them together are below
+// what the random number resolves.
+constexpr double kNegligible = 60;
 
 struct Candidate {
   int32_t token;
@@ -62,6 +67,9 @@ int32_t sample(std::span<const float> logits, std::span<const int32_t> seen, con
   };
   if (options.temperature == 0)
     return std::min_element(candidates.begin(), candidates.end(), likelier)->token;
+  const double least = std::min_element(candidates.begin(), candidates.end(), likelier)->logit -
+                       kNegligible * options.temperature;
+  std::erase_if(candidates, [&](const Candidate& candidate) { return candidate.logit < least; });
   std::sort(candidates.begin(), candidates.end(), likelier);
   if (options.top_k > 0) candidates.resize(std::min(candidates.size(), static_cast<size_t>(options.top_k)));
   std::vector<double> weights;
@@ -109,6 +117,92 @@ std::span<const float> Generator::append(std::span<const int32_t> tokens) {
   step.run();
   step.get_bytes("logits", std::as_writable_bytes(std::span(logits_)));
   return logits_;
+}
+
+std::string StoppableText::release() {
+  size_t end = std::string::npos;
+  for (const std::string& stop : stops_) end = std::min(end, held_.find(stop));
+  stopped_ = end != std::string::npos;
+  if (!stopped_) {
+    // The longest end of the text that begins a stop string stays here.
+    end = held_.size();
+    for (const std::string& stop : stops_) {
+      for (size_t length = std::min(stop.size() - 1, held_.size()); length > held_.size() - end; --length)
+        if (held_.ends_with(std::string_view(stop).substr(0, length))) end = held_.size() - length;
+    }
+  }
+  std::string out = held_.substr(0, end);
+  held_.erase(0, end);
+  return out;
+}
+
+std::string StoppableText::add(std::string_view bytes) {
+  if (stopped_) return {};
+  held_ += characters_.feed(bytes);
+  return release();
+}
+
+std::string StoppableText::finish() {
+  if (stopped_) return {};
+  held_ += characters_.finish();
+  std::string out = release();
+  if (!stopped_) out += held_;
+  held_.clear();
+  return out;
+}
+
+std::vector<int32_t> prompt_ids(const Tokenizer& tokenizer, std::string_view prompt, bool special) {
+  std::vector<int32_t> ids;
+  if (const auto bos = tokenizer.bos_id()) ids.push_back(*bos);
+  if (special)
+    tokenizer.encode_special(prompt, ids);
+  else
+    tokenizer.encode(prompt, ids);
+  if (ids.empty() && tokenizer.eos_id())
+    ids.push_back(*tokenizer.eos_id());  // a document begins where another ended
+  require(!ids.empty(), "the prompt is empty, and the tokenizer has no token to begin with: give --prompt");
+  return ids;
+}
+
+Continuation continue_text(Generator& generator, const Tokenizer& tokenizer, std::vector<int32_t> ids,
+                           const ContinueOptions& options,
+                           const std::function<void(std::string_view)>& show) {
+  const auto prompt_length = static_cast<int64_t>(ids.size());
+  const int64_t capacity = std::min(prompt_length + options.max_tokens, generator.capacity());
+  require(prompt_length < capacity,
+          "the prompt has {} tokens, the model's context {}: there is no room to go on", prompt_length,
+          generator.capacity());
+  Continuation result;
+  result.finish_reason = capacity < prompt_length + options.max_tokens ? "context" : "length";
+  StoppableText text(options.stops);
+  const auto say = [&](const std::string& more) {
+    result.text += more;
+    if (show && !more.empty()) show(more);
+  };
+
+  generator.restart();
+  std::span<const float> logits = generator.append(ids);
+  const auto start = std::chrono::steady_clock::now();
+  const auto known = static_cast<size_t>(tokenizer.vocab_size());  // the model's vocabulary may be rounded up
+  while (static_cast<int64_t>(ids.size()) < capacity) {
+    const int32_t token =
+        sample(logits.first(known), ids, options.sampling, static_cast<int64_t>(ids.size()));
+    ids.push_back(token);
+    if (tokenizer.eos_id() == token) {
+      result.finish_reason = "end";
+      break;
+    }
+    say(text.add(tokenizer.piece(token)));
+    if (text.stopped()) {
+      result.finish_reason = "stop";
+      break;
+    }
+    if (static_cast<int64_t>(ids.size()) < capacity) logits = generator.append(std::span(&token, 1));
+  }
+  say(text.finish());
+  result.tokens = static_cast<int64_t>(ids.size()) - prompt_length;
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return result;
 }
 
 }  // namespace nf

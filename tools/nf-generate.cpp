@@ -1,23 +1,28 @@
 // nf-generate: continues a text with a trained model.
-#include <chrono>
+#include <unistd.h>
+
+#include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <sstream>
 
+#include "nf/file.h"
 #include "tools/arguments.h"
 #include "tools/generate.h"
+#include "tools/line_reader.h"
 #include "tools/output_paths.h"
 #include "tools/program.h"
 #include "tools/tokenizer/tokenizer.h"
-#include "tools/tokenizer/utf8.h"
 
 namespace nf {
 namespace {
 
 struct Arguments {
-  std::string model, prompt, dtype = "bf16";
-  std::vector<std::string> stop;
-  int64_t max_tokens = 200, threads = 0, seed = 1;
-  bool json = false;
+  std::string model, prompts_file, dtype = "bf16";
+  std::vector<std::string> prompts, stop;
+  int64_t max_tokens = 200, samples = 1, threads = 0, seed = 1;
+  bool special = false, json = false;
   SamplingOptions sampling;
 };
 
@@ -26,11 +31,19 @@ void describe(FlagTable& flags, Arguments& a) {
   flags.text(
       {.name = "model", .takes = "DIR", .help = "a run of nf-train, or a checkpoint's folder", .letter = 'm'},
       a.model);
-  flags.text({.name = "prompt",
-              .takes = "TEXT",
-              .help = "text to continue; without it a new document begins",
-              .letter = 'p'},
-             a.prompt);
+  flags.texts(
+      {.name = "prompt",
+       .takes = "TEXT",
+       .help =
+           "text to continue; repeatable; '' begins a new document. Without it, prompts are typed, or, when "
+           "standard input is no terminal, a new document begins",
+       .letter = 'p'},
+      a.prompts);
+  flags.text({.name = "prompts", .takes = "FILE", .help = "prompts from a file, one per line"},
+             a.prompts_file);
+  flags.toggle(
+      {.name = "special", .help = "where a prompt spells a special token (<|endoftext|>), it is that token"},
+      a.special);
   flags.whole({.name = "max-tokens", .takes = "N", .help = "tokens to write at most", .letter = 'n'},
               a.max_tokens, 1);
   flags.texts({.name = "stop", .takes = "TEXT", .help = "end before this text; repeatable"}, a.stop);
@@ -51,6 +64,8 @@ void describe(FlagTable& flags, Arguments& a) {
   flags.real({.name = "repetition-penalty", .takes = "X", .help = "above 1: tokens seen become less likely"},
              a.sampling.repetition_penalty);
   flags.whole({.name = "seed", .takes = "S", .help = "the same seed writes the same text"}, a.seed, 0);
+  flags.whole({.name = "samples", .takes = "N", .help = "texts for each prompt, with the seeds S, S + 1, …"},
+              a.samples, 1);
   flags.section("Machine");
   flags.word({.name = "dtype", .takes = "bf16|f32", .help = "operands of the matrix products"}, a.dtype,
              {"bf16", "f32"});
@@ -58,7 +73,8 @@ void describe(FlagTable& flags, Arguments& a) {
               a.threads, 1, 1024);
   flags.toggle(
       {.name = "json",
-       .help = "print one JSON object: text, tokens, finish_reason (length, context, end or stop), speed"},
+       .help =
+           "a line of JSON for each text: text, tokens, finish_reason (length, context, end or stop), speed"},
       a.json);
 }
 
@@ -68,7 +84,9 @@ bool read(Arguments& a, int argc, const char* const* argv) {
   describe(flags, a);
   if (!flags.parse(
           argc, argv, "nf-generate continues a text with a trained model.",
-          "  nf-generate -m runs/gqa --prompt 'Once upon a time' --max-tokens 300 --temperature 0.7"))
+          "  nf-generate -m runs/gqa --prompt 'Once upon a time' --max-tokens 300 --temperature 0.7\n"
+          "  nf-generate -m runs/gqa --prompts questions.txt --stop 'Q:' --json\n"
+          "  nf-generate -m runs/gqa --top-p 0.9 --samples 3 -p 'The end of'"))
     return false;
   require(!a.model.empty(), "nf-generate: give a model: -m DIR, a run of nf-train; see --help");
   a.sampling.seed = static_cast<uint64_t>(a.seed);
@@ -76,66 +94,6 @@ bool read(Arguments& a, int argc, const char* const* argv) {
   for (const std::string& stop : a.stop) require(!stop.empty(), "nf-generate: --stop needs a text");
   check_dump_folder();
   return true;
-}
-
-// Shows text as it comes, in whole characters, and holds back what may become a stop string.
-class Output {
- public:
-  Output(const Arguments& arguments) : arguments_(arguments) {}
-
-  // False once a stop string has been seen.
-  bool add(std::string_view bytes) {
-    text_ += stream_.feed(bytes);
-    size_t held_back = 0;
-    for (const std::string& stop : arguments_.stop) {
-      if (const size_t found = text_.find(stop); found != std::string::npos) {
-        text_.resize(found);
-        show(text_.size());
-        return false;
-      }
-      held_back = std::max(held_back, stop.empty() ? 0 : stop.size() - 1);
-    }
-    show(text_.size() - std::min(text_.size(), held_back));
-    return true;
-  }
-
-  void finish() {
-    text_ += stream_.finish();
-    show(text_.size());
-  }
-
-  const std::string& text() const { return text_; }
-
- private:
-  void show(size_t until) {
-    if (arguments_.json || until <= shown_) return;
-    // Never cut inside a character.
-    while (until < text_.size() && until > shown_ &&
-           (static_cast<unsigned char>(text_[until]) & 0xC0U) == 0x80U)
-      --until;
-    std::fwrite(text_.data() + shown_, 1, until - shown_, stdout);
-    std::fflush(stdout);
-    shown_ = until;
-  }
-
-  const Arguments& arguments_;
-  Utf8Stream stream_;
-  std::string text_;
-  size_t shown_ = 0;
-};
-
-std::vector<int32_t> prompt_ids(const Arguments& a, const Tokenizer& tokenizer) {
-  std::vector<int32_t> ids;
-  if (const auto bos = tokenizer.bos_id()) ids.push_back(*bos);
-  tokenizer.encode(a.prompt, ids);
-  if (ids.empty() && tokenizer.eos_id())
-    ids.push_back(*tokenizer.eos_id());  // a document begins where another ended
-  require(!ids.empty(), "the prompt is empty, and the tokenizer has no token to begin with: give --prompt");
-  return ids;
-}
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 // What the writer of the prompt may wonder about: why there is less text than was asked for.
@@ -147,52 +105,122 @@ std::string why_it_ended(std::string_view finish_reason, int64_t context) {
   return finish_reason == "stop" ? "; stopped at a --stop text" : "";
 }
 
-int generate(const Arguments& a) {
-  LoadedModel model = load_model(a.model, cpu_device(static_cast<int>(a.threads)));
-  const std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(model.folder);
-  std::vector<int32_t> ids = prompt_ids(a, *tokenizer);
-  const auto prompt_length = static_cast<int64_t>(ids.size());
-  const int64_t capacity = std::min(prompt_length + a.max_tokens, model.config.max_position_embeddings);
-  require(prompt_length < capacity,
-          "the prompt has {} tokens, the model's context {}: there is no room to go on", prompt_length,
-          model.config.max_position_embeddings);
-  Generator generator(model, parse_dtype(a.dtype), capacity);
-  Output output(a);
-  if (!a.json) fmt::print("{}", a.prompt);  // not searched for stop strings
-
-  std::span<const float> logits = generator.append(ids);
-  const auto start = std::chrono::steady_clock::now();
-  std::string finish_reason = capacity < prompt_length + a.max_tokens ? "context" : "length";
-  while (static_cast<int64_t>(ids.size()) < capacity) {
-    const int32_t token = sample(logits.first(static_cast<size_t>(tokenizer->vocab_size())), ids, a.sampling,
-                                 static_cast<int64_t>(ids.size()));
-    ids.push_back(token);
-    if (tokenizer->eos_id() == token) {
-      finish_reason = "end";
-      break;
-    }
-    if (!output.add(tokenizer->decode(std::span(&token, 1)))) {
-      finish_reason = "stop";
-      break;
-    }
-    if (static_cast<int64_t>(ids.size()) < capacity) logits = generator.append(std::span(&token, 1));
+class Program {
+ public:
+  explicit Program(const Arguments& a)
+      : a_(a),
+        model_(load_model(a.model, cpu_device(static_cast<int>(a.threads)))),
+        tokenizer_(load_tokenizer(model_.folder)) {
+    require(tokenizer_->vocab_size() <= model_.config.vocab_size,
+            "{}: the tokenizer knows {} tokens, the model {}", model_.folder.string(),
+            tokenizer_->vocab_size(), model_.config.vocab_size);
   }
-  output.finish();
-  const auto written = static_cast<int64_t>(ids.size()) - prompt_length;
-  const double speed = static_cast<double>(written) / seconds_since(start);
-  if (a.json) {
-    const nlohmann::ordered_json line = {{"prompt", a.prompt},
-                                         {"text", output.text()},
-                                         {"tokens", written},
-                                         {"finish_reason", finish_reason},
-                                         {"tokens_per_second", speed}};
-    fmt::print("{}\n", line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
-  } else {
+
+  void answer(const std::vector<std::string>& prompts) {
+    std::vector<std::vector<int32_t>> ids;
+    size_t longest = 0;
+    for (const std::string& prompt : prompts) {
+      ids.push_back(prompt_ids(*tokenizer_, prompt, a_.special));
+      longest = std::max(longest, ids.back().size());
+      require(static_cast<int64_t>(ids.back().size()) < model_.config.max_position_embeddings,
+              "the prompt has {} tokens, the model's context {}: there is no room to go on",
+              ids.back().size(), model_.config.max_position_embeddings);
+    }
+    open(static_cast<int64_t>(longest) + a_.max_tokens);
+    for (size_t i = 0; i < prompts.size(); ++i) {
+      for (int64_t sample = 0; sample < a_.samples; ++sample) {
+        if (!a_.json && (i > 0 || sample > 0)) fmt::print("\n");
+        write(prompts[i], ids[i], a_.sampling.seed + static_cast<uint64_t>(sample));
+      }
+    }
+  }
+
+  // A prompt per line, until the end of the input. Each has its own seed, so that asking again gives another
+  // text.
+  void converse() {
+    open(kLongestTyped + a_.max_tokens);
+    fmt::print(stderr, "Type the beginning of a text; Ctrl-D ends.\n");
+    LineReader lines("> ");
+    uint64_t seed = a_.sampling.seed;
+    for (std::optional<std::string> line; (line = lines.read());) {
+      if (line->empty()) continue;
+      try {
+        write(*line, prompt_ids(*tokenizer_, *line, a_.special), seed++);
+      } catch (const Error& error) {
+        fmt::print(stderr, "{}\n", error.what());
+      }
+    }
+    fmt::print("\n");
+  }
+
+ private:
+  static constexpr int64_t kLongestTyped = 4096;  // tokens of a prompt that is typed
+
+  void open(int64_t tokens) {
+    generator_.emplace(model_, parse_dtype(a_.dtype),
+                       std::min(tokens, model_.config.max_position_embeddings));
+  }
+
+  void write(const std::string& prompt, const std::vector<int32_t>& ids, uint64_t seed) {
+    ContinueOptions options{.max_tokens = a_.max_tokens, .stops = a_.stop, .sampling = a_.sampling};
+    options.sampling.seed = seed;
+    if (!a_.json) fmt::print("{}", prompt);  // not searched for stop strings
+    const Continuation result =
+        continue_text(*generator_, *tokenizer_, ids, options, [&](std::string_view text) {
+          if (a_.json) return;
+          std::fwrite(text.data(), 1, text.size(), stdout);
+          std::fflush(stdout);
+        });
+    report(prompt, seed, result);
+  }
+
+  void report(const std::string& prompt, uint64_t seed, const Continuation& result) const {
+    const double speed = static_cast<double>(result.tokens) / result.seconds;
+    if (a_.json) {
+      const nlohmann::ordered_json line = {{"prompt", prompt},
+                                           {"text", result.text},
+                                           {"tokens", result.tokens},
+                                           {"finish_reason", result.finish_reason},
+                                           {"seed", seed},
+                                           {"tokens_per_second", speed}};
+      fmt::print("{}\n", line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+      std::fflush(stdout);
+      return;
+    }
     fmt::print("\n");
     std::fflush(stdout);
-    fmt::print(stderr, "{} tokens, {:.0f} tokens/s{}\n", written, speed,
-               why_it_ended(finish_reason, model.config.max_position_embeddings));
+    fmt::print(stderr, "{} tokens, {:.0f} tokens/s{}\n", result.tokens, speed,
+               why_it_ended(result.finish_reason, model_.config.max_position_embeddings));
   }
+
+  const Arguments& a_;
+  LoadedModel model_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::optional<Generator> generator_;
+};
+
+std::vector<std::string> lines_of(const std::string& file) {
+  std::vector<std::string> lines;
+  std::istringstream text(read_file(file));
+  for (std::string line; std::getline(text, line);) {
+    if (line.ends_with('\r')) line.pop_back();
+    if (!line.empty()) lines.push_back(line);
+  }
+  require(!lines.empty(), "nf-generate: {}: holds no line of text", file);
+  return lines;
+}
+
+int generate(const Arguments& a) {
+  std::vector<std::string> prompts = a.prompts;
+  if (!a.prompts_file.empty()) {
+    const std::vector<std::string> more = lines_of(a.prompts_file);
+    prompts.insert(prompts.end(), more.begin(), more.end());
+  }
+  Program program(a);
+  if (prompts.empty() && ::isatty(STDIN_FILENO) != 0)
+    program.converse();
+  else
+    program.answer(prompts.empty() ? std::vector<std::string>{""} : prompts);
   return kExitDone;
 }
 

@@ -36,8 +36,6 @@ template <>
 constexpr std::array<std::string_view, 2> kWords<DeviceKind> = {"cpu", "reference"};
 template <>
 constexpr std::array<std::string_view, 2> kWords<BatchMode> = {"pack", "pad"};
-template <>
-constexpr std::array<std::string_view, 2> kWords<TokenizerKind> = {"byte", "char"};
 
 template <typename Enum>
 std::string_view word(Enum value) {
@@ -308,7 +306,6 @@ std::string_view name(MuonScaling value) { return word(value); }
 std::string_view name(ComputeType value) { return word(value); }
 std::string_view name(DeviceKind value) { return word(value); }
 std::string_view name(BatchMode value) { return word(value); }
-std::string_view name(TokenizerKind value) { return word(value); }
 
 int64_t TrainSettings::warmup_for(int64_t total) const {
   const auto wanted = warmup_ratio > 0
@@ -334,6 +331,7 @@ TrainSettings parse_training(std::string_view text, const ModelConfig& model, co
   fill_defaults(settings, model);
   for (const Key& key : kKeys)
     if (const auto at = given.find(key.name); at != given.end()) key.read(settings, *at, where(key.name));
+  if (settings.tokenizer == "character") settings.tokenizer = "char";
   settle_alternatives(settings, given, source_of);
   check_ranges(settings, source_of);
   require(settings.seq_len <= model.max_position_embeddings,

@@ -21,7 +21,6 @@ namespace nf {
 
 enum class ComputeType : uint8_t { bf16, f32 };  // operands of the matrix products
 enum class DeviceKind : uint8_t { cpu, reference };
-enum class TokenizerKind : uint8_t { byte, character };
 
 std::string_view name(Optimizer optimizer);
 std::string_view name(Schedule schedule);
@@ -30,7 +29,6 @@ std::string_view name(MuonScaling scaling);
 std::string_view name(ComputeType type);
 std::string_view name(DeviceKind device);
 std::string_view name(BatchMode mode);
-std::string_view name(TokenizerKind tokenizer);
 
 // Where metrics go besides metrics.jsonl.
 struct Tracking {
@@ -43,8 +41,8 @@ struct TrainSettings {
   std::vector<std::string> data;  // files or folders of text; may be empty for nf-estimate
   std::string text_field = "text";
   std::string subset, split = "train";  // of datasets that are fetched from the Hugging Face hub
-  double val_fraction = 0.05;  // [0, 1): share of the text kept for validation
-  TokenizerKind tokenizer = TokenizerKind::byte;
+  double val_fraction = 0.05;      // [0, 1): share of the text kept for validation
+  std::string tokenizer = "byte";  // byte, char or a path, as make_tokenizer() takes it
   BatchMode batch_mode = BatchMode::pack;
   int64_t batch_size = 8;  // sequences of a micro-batch
   int64_t grad_accum = 1;  // micro-batches of a step

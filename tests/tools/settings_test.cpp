@@ -244,7 +244,7 @@ TEST_CASE("settings: every flag reaches its setting") {
   CHECK(s.batch_mode == BatchMode::pad);
   CHECK(s.text_field == "7");
   CHECK(s.val_fraction == 0.25);
-  CHECK(s.tokenizer == TokenizerKind::character);
+  CHECK(s.tokenizer == "char");
   CHECK(s.profile);
   CHECK(s.json);
   const CommandLine bytes = parse({"-m", "gqa", "--data", "d", "--gradient-checkpointing", "6GiB"});

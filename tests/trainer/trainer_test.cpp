@@ -193,14 +193,14 @@ TEST_CASE("trainer: a resumed run agrees with the one before, or says where it d
 TEST_CASE("trainer: the tokenizer stays with the weights") {
   const Folder folder;
   CommandLine line = line_for(folder, "run");
-  line.settings.tokenizer = TokenizerKind::character;
+  line.settings.tokenizer = "char";
   line.settings.steps = 2;
   CHECK(train(line) == kExitDone);
 
   CommandLine other = line;
   other.settings.resume = true;
   other.settings.resume_from = line.settings.out;
-  other.settings.tokenizer = TokenizerKind::byte;
+  other.settings.tokenizer = "byte";
   CHECK(refusal(other).find("made with the char tokenizer, now it is byte") != std::string::npos);
 
   CommandLine fresh = other;  // a new run takes it over, whatever its config says

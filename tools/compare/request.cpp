@@ -48,7 +48,7 @@ struct Shared {
 };
 constexpr Shared kShared[] = {
     {"data", [](const TrainSettings& s) { return fmt::format("{}", fmt::join(s.data, " ")); }},
-    {"tokenizer", [](const TrainSettings& s) { return std::string(name(s.tokenizer)); }},
+    {"tokenizer", [](const TrainSettings& s) { return s.tokenizer; }},
     {"text-field", [](const TrainSettings& s) { return s.text_field; }},
     {"val-fraction", [](const TrainSettings& s) { return fmt::format("{}", s.val_fraction); }},
     {"batch-mode", [](const TrainSettings& s) { return std::string(name(s.batch_mode)); }},

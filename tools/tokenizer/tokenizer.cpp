@@ -8,6 +8,7 @@
 
 #include "tools/tokenizer/byte_tokenizer.h"
 #include "tools/tokenizer/char_tokenizer.h"
+#include "tools/tokenizer/hugging_face.h"
 #include "tools/tokenizer/utf8.h"
 
 namespace nf {
@@ -83,14 +84,15 @@ std::unique_ptr<Tokenizer> load_tokenizer(const fs::path& path) {
   std::error_code ignored;
   const fs::path file = fs::is_directory(path, ignored) ? path / kFileName : path;
   require(fs::is_regular_file(file, ignored), "tokenizer: there is no file {}", file.string());
-  const std::string text = read_file(file, kMaxBytes);
+  std::string text = read_file(file, kMaxBytes);
   check_json(text, file.string());
   const Json json = Json::parse(text);
   require(json.is_object(), "tokenizer: {}: not a JSON object", file.string());
+  if (json.contains("model")) return parse_hugging_face(json, std::move(text), file.string());
   const Json kind = json.value("kind", Json());
   require(json.value("format", Json()) == "nanoformer-tokenizer" && json.value("version", Json()) == 1,
-          "tokenizer: {}: not a tokenizer of ours (expected \"format\": \"nanoformer-tokenizer\", "
-          "\"version\": 1)",
+          "tokenizer: {}: neither a tokenizer of ours (\"format\": \"nanoformer-tokenizer\", \"version\": 1) "
+          "nor Hugging Face's (\"model\": …)",
           file.string());
   for (const Kind& known : kKinds)
     if (kind == known.name) return known.parse(json, file.string());
@@ -99,7 +101,7 @@ std::unique_ptr<Tokenizer> load_tokenizer(const fs::path& path) {
 
 std::unique_ptr<Tokenizer> make_tokenizer(const std::string& spec, const TrainingText& training_text) {
   if (spec == "byte") return std::make_unique<ByteTokenizer>();
-  if (spec == "char") return make_char(training_text);
+  if (spec == "char" || spec == "character") return make_char(training_text);
   std::error_code ignored;
   require(fs::exists(spec, ignored),
           "tokenizer: '{}' is neither a kind (byte, char) nor a file or folder that exists", printable(spec));

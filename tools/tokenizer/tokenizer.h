@@ -25,7 +25,7 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  // "byte", "char", …: the kind, as make_tokenizer takes it.
+  // "byte", "char", "bpe": the kind.
   virtual std::string_view name() const = 0;
 
   // Ids are 0 … vocab_size() - 1, the special ones included.
@@ -35,9 +35,17 @@ class Tokenizer {
   // does not become that token. Throws Error when the text cannot be represented, naming the place.
   virtual void encode(std::string_view text, std::vector<int32_t>& ids) const = 0;
 
+  // The same, but where the text spells a special token, it is that token: for texts one trusts, as the
+  // templates of chats.
+  virtual void encode_special(std::string_view text, std::vector<int32_t>& ids) const { encode(text, ids); }
+
   // The bytes of the ids, which for a cut sequence may be no whole UTF-8 (see Utf8Stream). Special tokens
   // have no bytes. Throws Error for an id outside the vocabulary.
   virtual std::string decode(std::span<const int32_t> ids) const = 0;
+
+  // The bytes of one token amid a text. decode() gives these one after another, but for what some tokenizers
+  // drop at the ends of a text (the blank that they put before the first word).
+  virtual std::string piece(int32_t id) const { return decode(std::span(&id, 1)); }
 
   // Special tokens, where the vocabulary has them: what begins a document, ends it, fills a row.
   virtual std::optional<int32_t> bos_id() const { return std::nullopt; }
@@ -63,12 +71,13 @@ using TrainingText = std::function<void(const std::function<void(std::string_vie
 //   "byte"   ByteTokenizer
 //   "char"   CharTokenizer of the characters in `training_text`, which is visited once; it has an
 //            end-of-text token exactly when there are several documents to keep apart
-//   a path   load_tokenizer() of that folder or tokenizer.json
+//   a path   load_tokenizer() of that folder or file
 // Throws Error that lists the kinds for anything else.
 std::unique_ptr<Tokenizer> make_tokenizer(const std::string& spec, const TrainingText& training_text = {});
 
-// Loads `path`, a tokenizer.json or the folder that holds one. Throws Error that names the file and what is
-// wrong.
+// Loads `path`, a tokenizer.json or the folder that holds one: what save() wrote, or Hugging Face's
+// (byte-pair encoding; see hugging_face.h). Throws Error that names the file and what is wrong or not
+// supported.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path);
 
 }  // namespace nf

@@ -27,11 +27,24 @@ double seconds_since(Clock::time_point start) {
 
 bool is_multiple(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
+fs::path folder_of(const fs::path& weights) {
+  std::error_code error;
+  return fs::is_directory(weights, error) ? weights : weights.parent_path();
+}
+
 // The tokenizer that the weights were trained with, where their folder has it.
 std::shared_ptr<const Tokenizer> tokenizer_beside(const fs::path& weights) {
   std::error_code error;
-  const fs::path folder = fs::is_directory(weights, error) ? weights : weights.parent_path();
+  const fs::path folder = folder_of(weights);
   return fs::exists(folder / "tokenizer.json", error) ? load_tokenizer(folder) : nullptr;
+}
+
+// Whether settings that say `wanted` mean this tokenizer. A file that is no more is taken at its word: runs
+// keep their tokenizer with them.
+bool is_tokenizer(const Tokenizer& tokenizer, const std::string& wanted) {
+  if (wanted == "byte" || wanted == "char") return tokenizer.name() == wanted;
+  std::error_code error;
+  return !fs::exists(wanted, error) || load_tokenizer(wanted)->fingerprint() == tokenizer.fingerprint();
 }
 
 }  // namespace
@@ -96,13 +109,14 @@ void Trainer::open_run() {
 // Weights know the tokens they were trained with: a run goes on with these, and a new one that begins with
 // them takes them over.
 void Trainer::settle_tokenizer(const Tokenizer* tokenizer) {
-  if (!tokenizer || tokenizer->name() == name(settings_.tokenizer)) return;
+  std::string& wanted = settings_.tokenizer;
+  if (!tokenizer || is_tokenizer(*tokenizer, wanted)) return;
   require(!checkpoint_, "{}: the run was made with the {} tokenizer, now it is {}; resume with the same",
-          checkpoint_ ? checkpoint_->folder.string() : "", tokenizer->name(), name(settings_.tokenizer));
-  notes_.push_back(fmt::format("the tokenizer is {}, as that of the weights, not {}", tokenizer->name(),
-                               name(settings_.tokenizer)));
-  for (const TokenizerKind kind : {TokenizerKind::byte, TokenizerKind::character})
-    if (name(kind) == tokenizer->name()) settings_.tokenizer = kind;
+          checkpoint_ ? checkpoint_->folder.string() : "", tokenizer->name(), wanted);
+  notes_.push_back(
+      fmt::format("the tokenizer is {}, as that of the weights, not {}", tokenizer->name(), wanted));
+  const bool is_kind = tokenizer->name() == "byte" || tokenizer->name() == "char";
+  wanted = is_kind ? std::string(tokenizer->name()) : folder_of(find_weights(settings_.init_from)).string();
 }
 
 // What an adapter is trained for: the model it begins with, or the one that its checkpoint names.

@@ -33,8 +33,7 @@ struct Alphabet {
 };
 
 std::shared_ptr<const Tokenizer> tokenizer_for(const TrainSettings& settings, const DocumentSource& source) {
-  if (settings.tokenizer == TokenizerKind::byte) return make_tokenizer("byte");
-  return make_tokenizer("char", [&](const std::function<void(std::string_view)>& add) {
+  return make_tokenizer(settings.tokenizer, [&](const std::function<void(std::string_view)>& add) {
     Alphabet long_document;  // of which the tokenizer must not see every piece as a document
     source.visit([&](const Document& document) {
       if (!document.more && long_document.text.empty()) return add(document.text);

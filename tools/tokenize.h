@@ -1,0 +1,60 @@
+// Many documents through a tokenizer, with several threads; and what there is to know about the result.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "tools/data/source.h"
+#include "tools/tokenizer/tokenizer.h"
+
+namespace nf {
+
+struct EncodeOptions {
+  int threads = 0;       // 0: all cores
+  bool special = false;  // spellings of special tokens become these; see Tokenizer::encode_special()
+};
+
+// A document, or a piece of a long one; see Document.
+struct EncodedDocument {
+  std::string text, origin;
+  std::vector<int32_t> ids;
+  bool more = false;  // the document goes on in the next
+};
+
+// Encodes every document and hands them over in the order of the source, from one thread. Holds some
+// megabytes of text at a time, or the largest document. Throws what reading and encoding throw, with the
+// document's origin.
+void encode_documents(const DocumentSource& source, const Tokenizer& tokenizer, const EncodeOptions& options,
+                      const std::function<void(const EncodedDocument&)>& sink);
+
+// What tokens a text becomes.
+struct TokenStats {
+  int64_t documents = 0, bytes = 0, characters = 0, tokens = 0;
+  std::vector<int64_t> counts;  // by id
+  double seconds = 0;           // reading and encoding
+
+  double bytes_per_token() const;
+  int64_t tokens_used() const;  // distinct ones
+  // The entropy of single tokens: nats per token, and bits per byte of text, which vocabularies of any size
+  // can be compared by (lower: the tokens alone, without context, say more about the text).
+  double entropy() const;
+  double bits_per_byte() const;
+};
+
+struct CountedToken {
+  int32_t id;
+  int64_t count;
+  std::string bytes;
+};
+// The tokens that occur with the most bytes, longest first; of equals, the more frequent.
+std::vector<CountedToken> longest_tokens(const TokenStats& stats, const Tokenizer& tokenizer,
+                                         size_t how_many);
+
+TokenStats count_tokens(const DocumentSource& source, const Tokenizer& tokenizer,
+                        const EncodeOptions& options,
+                        const std::function<void(const TokenStats& so_far)>& progress = {});
+
+}  // namespace nf
