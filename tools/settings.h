@@ -41,8 +41,8 @@ struct TrainSettings {
   std::vector<std::string> data;  // files or folders of text; may be empty for nf-estimate
   std::string text_field = "text";
   std::string subset, split = "train";  // of datasets that are fetched from the Hugging Face hub
-  double val_fraction = 0.05;      // [0, 1): share of the text kept for validation
-  std::string tokenizer = "byte";  // byte, char or a path, as make_tokenizer() takes it
+  double val_fraction = 0.05;           // [0, 1): share of the text kept for validation
+  std::string tokenizer = "byte";       // byte, char or a path, as make_tokenizer() takes it
   BatchMode batch_mode = BatchMode::pack;
   int64_t batch_size = 8;  // sequences of a micro-batch
   int64_t grad_accum = 1;  // micro-batches of a step
