@@ -59,11 +59,13 @@ refuse 'needs an end-of-text token' nf-export -m "$work/mha" --to gguf --out "$w
 
 # llama.cpp, where `make peers` has installed it.
 printf 'line one of é and 漢\n' > "$work/other.txt"
+"$bin/nf-tokenize" train --vocab-size 300 --data "$work/text.txt" --out "$work/words.json" > /dev/null 2>&1
+train words --attention-type gqa --tokenizer "$work/words.json"
 train letters --attention-type mha --tokenizer char --data "$work/other.txt" --attention-bias true \
   --tie-word-embeddings true --head-dim 12 \
   --rope-scaling '{"rope_type": "llama3", "factor": 4, "original_max_position_embeddings": 32}'
 train linear --attention-type gqa --rope-scaling '{"rope_type": "linear", "factor": 2}'
-for model in gqa letters linear biased normed; do
+for model in gqa letters words linear biased normed; do
   "$bin/nf-export" -m "$work/$model" --to gguf --out "$work/$model.gguf" > /dev/null
 done
 peer() { node "${NF_TESTS_DIR:?}/peers/llama_cpp.mjs" "$@"; }
@@ -85,6 +87,7 @@ agree gqa 'line 7 of the ' 'text, which is' '漢字 über a'
 agree linear 'line 7 of the ' 'text, which is' '漢字 über a'
 agree biased 'line 7 of the '
 agree normed 'line 7 of the '
+agree words 'line 7 of the '
 agree letters 'line 7 of é 漢' 'something 漢 é'
 for dtype in bf16 f16; do # its products round otherwise than ours, so that only the reading is tried
   "$bin/nf-export" -m "$work/gqa" --to gguf --dtype $dtype --out "$work/$dtype.gguf" > /dev/null

@@ -145,13 +145,15 @@ std::string word_pattern(const Ordered& pre_tokenizer) {
   bool byte_level = false;
   for (const Ordered& step : steps) {
     const std::string type = step.value("type", "");
-    const bool supported = type == "ByteLevel" || type == "Split";
-    require(supported && pattern.empty(), "gguf: a pre_tokenizer with {} cannot be expressed",
+    const bool supported = type == "ByteLevel" || (type == "Split" && pattern.empty());
+    require(supported, "gguf: a pre_tokenizer with {} cannot be expressed",
             type.empty() ? "nothing in it" : printable(type));
     if (type == "ByteLevel") {
       byte_level = true;
       require(!step.value("add_prefix_space", false), "gguf: 'add_prefix_space' cannot be expressed");
-      if (step.value("use_regex", true)) pattern = kGpt2;
+      const bool cuts = step.value("use_regex", true);
+      require(!cuts || pattern.empty(), "gguf: a pre_tokenizer that cuts text twice cannot be expressed");
+      if (cuts) pattern = kGpt2;
     } else {
       pattern = step.value("pattern", Ordered::object()).value("Regex", "");
       require(!pattern.empty(), "gguf: a pre_tokenizer that splits at a fixed text cannot be expressed");
