@@ -12,7 +12,7 @@
 namespace nf {
 
 // Bytes that the run holds at its peak, from the plans that the trainer executes. Not counted: the program
-// itself and the tokens of the text (4 bytes each).
+// itself and the tokens of the text, which are mapped from a file (tools/data/cache.h).
 struct MemoryEstimate {
   // Tensors that outlive steps: together State::bytes().
   int64_t weights = 0;        // f32
