@@ -290,11 +290,13 @@ void Block::run() {
   if (sums != nullptr) round_sums(sums);
 }
 
-// Packs group `task` of a chunk's panels for one block of k.
 constexpr int64_t kPanelsPerTask = 4;
+
+// Into so many parts the packing of a chunk is cut: groups of panels, for each block of k.
 int64_t pack_tasks(const Chunk& chunk) {
   return ceil_div(chunk.panels.count, kPanelsPerTask) * (chunk.last_block - chunk.first_block);
 }
+
 void pack_part(const Chunk& chunk, int64_t task, int32_t* packed) {
   const int64_t groups = ceil_div(chunk.panels.count, kPanelsPerTask);
   const int64_t block = chunk.first_block + task / groups, first = task % groups * kPanelsPerTask;

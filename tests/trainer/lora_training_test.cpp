@@ -41,21 +41,6 @@ struct Runs {
   }
 };
 
-int train(const CommandLine& line, const std::function<bool(const Trainer&)>& stop = {}) {
-  const Silence silence;
-  Trainer trainer(line);
-  return trainer.run([&] { return stop && stop(trainer); });
-}
-
-std::string refusal(const CommandLine& line) {
-  try {
-    train(line);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
-
 double last_validation(const fs::path& run) {
   return read_metric(run / "metrics.jsonl", "val_loss").values.back();
 }

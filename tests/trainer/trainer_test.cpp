@@ -29,22 +29,7 @@ CommandLine line_for(const Folder& folder, const std::string& out) {
   return line;
 }
 
-int train(const CommandLine& line, const std::function<bool(const Trainer&)>& stop = {}) {
-  const Silence silence;
-  Trainer trainer(line);
-  return trainer.run([&] { return stop && stop(trainer); });
-}
-
 uint64_t weights_hash(const fs::path& checkpoint) { return hash_file(checkpoint / "model.safetensors"); }
-
-std::string refusal(const CommandLine& line) {
-  try {
-    train(line);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
 
 }  // namespace
 

@@ -85,4 +85,19 @@ Silence::~Silence() {
   put_back(saved_error_, STDERR_FILENO);
 }
 
+int train(const CommandLine& line, const std::function<bool(const Trainer&)>& stop) {
+  const Silence silence;
+  Trainer trainer(line);
+  return trainer.run([&] { return stop && stop(trainer); });
+}
+
+std::string refusal(const CommandLine& line) {
+  try {
+    train(line);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
 }  // namespace nf

@@ -1,12 +1,14 @@
 // Small runs for the tests of the trainer.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "tests/support/folder.h"
 #include "tools/settings.h"
 #include "tools/trainer/session.h"
+#include "tools/trainer/trainer.h"
 #include "tools/trainer/training_data.h"
 
 namespace nf {
@@ -34,5 +36,11 @@ class Silence {
  private:
   int saved_out_, saved_error_;
 };
+
+// Trains without a word; `stop` is asked after every step. Returns the exit status.
+int train(const CommandLine& line, const std::function<bool(const Trainer&)>& stop = {});
+
+// Why that throws Error; empty when it does not.
+std::string refusal(const CommandLine& line);
 
 }  // namespace nf

@@ -66,7 +66,7 @@ StepTiming time_step(const Bench& bench, const BenchModel& chosen) {
     result.compute = session.compute();
     result.seconds = timing.seconds;
     result.tokens_per_second = static_cast<double>(tokens * settings.grad_accum) / timing.seconds;
-    result.flops_per_token = 3 * forward_flops_per_token(model, settings.seq_len);
+    result.flops_per_token = training_flops_per_token(model, settings.seq_len);
     result.share_of_peak = result.flops_per_token * result.tokens_per_second / timing.yardstick;
   });
   return result;

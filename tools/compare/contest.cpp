@@ -133,7 +133,7 @@ void Contest::prepare() {
     require(data.validation.tokens() > 0,
             "nf-compare: the text is too short to keep a share of it for validation");
     const ModelConfig model = with_vocabulary(contestant.line.model, *data.tokenizer);
-    const double flops = 3 * forward_flops_per_token(model, s.seq_len);
+    const double flops = training_flops_per_token(model, s.seq_len);
     s.steps = steps_for(i, model, flops, data);
     s.epochs = 0;
     if (!request_.evaluation_given) s.eval_every = std::max<int64_t>(1, s.steps / kEvaluations);

@@ -6,20 +6,15 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdlib>
 #include <system_error>
 
 #include "nf/file.h"
+#include "tools/environment.h"
 
 namespace nf {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string environment(const char* name) {
-  const char* value = std::getenv(name);
-  return value != nullptr ? value : "";
-}
 
 void remove_partial(const fs::path& folder, const std::string& prefix) {
   std::error_code error;

@@ -4,19 +4,14 @@
 
 #include <algorithm>
 #include <cctype>
-#include <cstdlib>
 
 #include "nf/file.h"
+#include "tools/environment.h"
 
 namespace nf {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string environment(const char* name) {
-  const char* value = std::getenv(name);
-  return value != nullptr ? value : "";
-}
 
 std::string trimmed(std::string text) {
   const auto is_blank = [](unsigned char letter) { return std::isspace(letter) != 0; };

@@ -11,6 +11,7 @@
 #include "models/rope.h"
 #include "nf/error.h"
 #include "tools/export/export.h"
+#include "tools/export/expressible.h"
 #include "tools/export/tokenizer_files.h"
 
 namespace nf {
@@ -26,16 +27,7 @@ void check_expressible(const ModelConfig& c) {
   };
   need(c.attention_type == AttentionType::mha || c.attention_type == AttentionType::gqa, "attention_type");
   need(c.hidden_act == Activation::silu, "hidden_act");
-  need(!c.attention_cap, "attention_cap");
-  need(!c.logit_cap, "logit_cap");
-  need(c.logit_scale == 1, "logit_scale");
-  need(c.attention_scale == 0, "attention_scale");
-  need(c.embedding_multiplier == 1, "embedding_multiplier");
-  need(c.residual_multiplier == 1, "residual_multiplier");
-  need(c.input_layernorm, "input_layernorm");
-  need(c.pre_ffnn_layernorm, "pre_ffnn_layernorm");
-  need(!c.post_attention_layernorm, "post_attention_layernorm");
-  need(!c.post_ffnn_layernorm, "post_ffnn_layernorm");
+  need_usual_block(c, need);
   need(!c.sliding_window, "sliding_window");
   need(!c.qk_norm || !c.attention_bias, "attention_bias");
   need(!c.qk_norm || !c.output_bias(), "attention_output_bias");

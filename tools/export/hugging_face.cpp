@@ -3,6 +3,7 @@
 
 #include "nf/error.h"
 #include "tools/export/export.h"
+#include "tools/export/expressible.h"
 
 namespace nf {
 namespace {
@@ -39,24 +40,14 @@ const ModelClass& class_of(const ModelConfig& c) {
   }
   fail(
       "export: 'attention_type' is ngpt, and no class of transformers computes it: hidden states of unit "
-      "length, "
-      "learned rates instead of sums and norms");
+      "length, learned rates instead of sums and norms");
 }
 
 void check_expressible(const ModelConfig& c, const ModelClass& target) {
   const auto need = [&](bool holds, std::string_view key) {
     require(holds, "export: {} has no word for this model's '{}'", target.architecture, key);
   };
-  need(!c.attention_cap, "attention_cap");
-  need(!c.logit_cap, "logit_cap");
-  need(c.logit_scale == 1, "logit_scale");
-  need(c.attention_scale == 0, "attention_scale");
-  need(c.embedding_multiplier == 1, "embedding_multiplier");
-  need(c.residual_multiplier == 1, "residual_multiplier");
-  need(c.input_layernorm, "input_layernorm");
-  need(c.pre_ffnn_layernorm, "pre_ffnn_layernorm");
-  need(!c.post_attention_layernorm, "post_attention_layernorm");
-  need(!c.post_ffnn_layernorm, "post_ffnn_layernorm");
+  need_usual_block(c, need);
   need(!c.sliding_window || is(target, kMistral), "sliding_window");
   need(!c.sliding_window_pattern, "sliding_window_pattern");
   need(!c.attention_bias || target.attention_bias, "attention_bias");

@@ -1,12 +1,13 @@
 #include "tools/export/tokenizer_files.h"
 
 #include <algorithm>
-#include <array>
 #include <nlohmann/json.hpp>
 
 #include "nf/error.h"
 #include "nf/json.h"
-#include "tools/tokenizer/utf8.h"
+#include "tools/tokenizer/byte_letters.h"
+#include "tools/tokenizer/hugging_face_file.h"
+#include "tools/tokenizer/scanners.h"
 
 namespace nf {
 namespace {
@@ -14,26 +15,6 @@ namespace {
 using Ordered = nlohmann::ordered_json;
 
 constexpr const char* kEndOfText = "<|endoftext|>";
-
-// GPT-2's alphabet: every byte is one printable character, those that are printable in Latin-1 themselves,
-// the others from U+0100 on in their order.
-std::array<std::string, 256> byte_alphabet() {
-  std::array<std::string, 256> alphabet;
-  char32_t next = 256;
-  for (char32_t byte = 0; byte < 256; ++byte) {
-    const bool printable = (byte >= '!' && byte <= '~') || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;
-    append_utf8(alphabet[byte], printable ? byte : next++);
-  }
-  return alphabet;
-}
-
-// Bytes in that spelling.
-std::string spelled(std::string_view bytes) {
-  static const std::array<std::string, 256> alphabet = byte_alphabet();
-  std::string text;
-  for (const char byte : bytes) text += alphabet[static_cast<uint8_t>(byte)];
-  return text;
-}
 
 Ordered parsed(const Tokenizer& tokenizer) { return Ordered::parse(tokenizer.to_json()); }
 
@@ -45,42 +26,16 @@ Ordered plain_bpe(Ordered vocabulary, std::optional<int32_t> end_of_text, Ordere
   Ordered added = Ordered::array();
   if (end_of_text) {
     vocabulary[kEndOfText] = *end_of_text;
-    added.push_back({{"id", *end_of_text},
-                     {"content", kEndOfText},
-                     {"single_word", false},
-                     {"lstrip", false},
-                     {"rstrip", false},
-                     {"normalized", false},
-                     {"special", true}});
+    added.push_back(special_token(*end_of_text, kEndOfText));
   }
-  return {{"version", "1.0"},
-          {"truncation", nullptr},
-          {"padding", nullptr},
-          {"added_tokens", std::move(added)},
-          {"normalizer", nullptr},
-          {"pre_tokenizer", std::move(pre_tokenizer)},
-          {"post_processor", nullptr},
-          {"decoder", std::move(decoder)},
-          {"model",
-           {{"type", "BPE"},
-            {"dropout", nullptr},
-            {"unk_token", nullptr},
-            {"continuing_subword_prefix", nullptr},
-            {"end_of_word_suffix", nullptr},
-            {"fuse_unk", false},
-            {"byte_fallback", false},
-            {"ignore_merges", false},
-            {"vocab", std::move(vocabulary)},
-            {"merges", Ordered::array()}}}};
+  return bpe_file({std::move(vocabulary), Ordered::array(), std::move(added), std::move(pre_tokenizer),
+                   std::move(decoder)});
 }
 
 Ordered byte_bpe(const Tokenizer& tokenizer) {
   Ordered vocabulary = Ordered::object();
-  for (int byte = 0; byte < 256; ++byte) vocabulary[spelled(std::string(1, static_cast<char>(byte)))] = byte;
-  const auto byte_level = [](bool use_regex) {
-    return Ordered{
-        {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", use_regex}};
-  };
+  for (int byte = 0; byte < 256; ++byte)
+    vocabulary[to_byte_letters(std::string(1, static_cast<char>(byte)))] = byte;
   return plain_bpe(std::move(vocabulary), tokenizer.eos_id(), byte_level(false), byte_level(true));
 }
 
@@ -115,7 +70,8 @@ Ordered hugging_face_json(const Tokenizer& tokenizer) {
 // token.
 void merge_bytes(std::string_view character, std::vector<std::string>& merges) {
   for (size_t bytes = 1; bytes < character.size(); ++bytes) {
-    std::string merge = spelled(character.substr(0, bytes)) + ' ' + spelled(character.substr(bytes, 1));
+    std::string merge =
+        to_byte_letters(character.substr(0, bytes)) + ' ' + to_byte_letters(character.substr(bytes, 1));
     if (std::find(merges.end() - static_cast<ptrdiff_t>(std::min<size_t>(merges.size(), 4)), merges.end(),
                   merge) == merges.end())
       merges.push_back(std::move(merge));
@@ -126,14 +82,8 @@ struct PreTokenizer {
   std::string_view pattern, name;
 };
 // The patterns of well-known tokenizers, and what llama.cpp calls them.
-constexpr std::string_view kGpt2 =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 constexpr PreTokenizer kPreTokenizers[] = {
-    {kGpt2, "gpt-2"},
-    {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
-     "llama-bpe"},
-    {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
-     "qwen2"}};
+    {kGpt2Pattern, "gpt-2"}, {kLlama3Pattern, "llama-bpe"}, {kQwen2Pattern, "qwen2"}};
 
 // What cuts text into words: the pattern of a Split, or GPT-2's inside ByteLevel; "" when nothing does.
 // Anything else is an Error.
@@ -153,7 +103,7 @@ std::string word_pattern(const Ordered& pre_tokenizer) {
       require(!step.value("add_prefix_space", false), "gguf: 'add_prefix_space' cannot be expressed");
       const bool cuts = step.value("use_regex", true);
       require(!cuts || pattern.empty(), "gguf: a pre_tokenizer that cuts text twice cannot be expressed");
-      if (cuts) pattern = kGpt2;
+      if (cuts) pattern = kGpt2Pattern;
     } else {
       pattern = step.value("pattern", Ordered::object()).value("Regex", "");
       require(!pattern.empty(), "gguf: a pre_tokenizer that splits at a fixed text cannot be expressed");
@@ -197,7 +147,7 @@ ByteLevelVocabulary char_vocabulary(const Tokenizer& tokenizer, const Ordered& o
   size_t id = 0;
   for (const Ordered& item : ours["characters"]) {
     const auto character = item.get<std::string>();
-    set_token(result, id++, spelled(character), ByteLevelVocabulary::kNormal);
+    set_token(result, id++, to_byte_letters(character), ByteLevelVocabulary::kNormal);
     merge_bytes(character, result.merges);
   }
   if (const auto end = tokenizer.eos_id()) set_token(result, *end, kEndOfText, ByteLevelVocabulary::kControl);

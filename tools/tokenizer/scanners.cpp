@@ -101,8 +101,7 @@ struct Known {
 constexpr Known kKnown[] = {
     {kGpt2Pattern, scan_gpt2},
     {kLlama3Pattern, scan_gpt4<3>},
-    {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
-     scan_gpt4<1>},
+    {kQwen2Pattern, scan_gpt4<1>},
 };
 
 }  // namespace

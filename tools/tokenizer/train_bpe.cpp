@@ -15,6 +15,7 @@
 
 #include "tools/tokenizer/byte_letters.h"
 #include "tools/tokenizer/hugging_face.h"
+#include "tools/tokenizer/hugging_face_file.h"
 #include "tools/tokenizer/utf8.h"
 
 namespace nf {
@@ -150,11 +151,6 @@ void check_special(const std::vector<std::string>& special) {
   }
 }
 
-Json byte_level(bool use_regex) {
-  return {
-      {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", use_regex}};
-}
-
 // As Hugging Face's library writes it, a line to a token.
 std::string file_of(const std::string& pattern, const std::vector<std::string>& tokens,
                     const std::vector<BpeMerge>& merges, const std::vector<std::string>& special) {
@@ -165,35 +161,15 @@ std::string file_of(const std::string& pattern, const std::vector<std::string>& 
     pairs.push_back(Json::array({to_byte_letters(tokens[static_cast<size_t>(merge.left)]),
                                  to_byte_letters(tokens[static_cast<size_t>(merge.right)])}));
   for (const std::string& name : special)
-    added.push_back({{"id", tokens.size() + added.size()},
-                     {"content", name},
-                     {"single_word", false},
-                     {"lstrip", false},
-                     {"rstrip", false},
-                     {"normalized", false},
-                     {"special", true}});
+    added.push_back(special_token(std::ssize(tokens) + std::ssize(added), name));
   const Json split = {
       {"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}, {"invert", false}};
-  const Json file = {
-      {"version", "1.0"},
-      {"truncation", nullptr},
-      {"padding", nullptr},
-      {"added_tokens", std::move(added)},
-      {"normalizer", nullptr},
-      {"pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", Json::array({split, byte_level(false)})}}},
-      {"post_processor", nullptr},
-      {"decoder", byte_level(true)},
-      {"model",
-       {{"type", "BPE"},
-        {"dropout", nullptr},
-        {"unk_token", nullptr},
-        {"continuing_subword_prefix", nullptr},
-        {"end_of_word_suffix", nullptr},
-        {"fuse_unk", false},
-        {"byte_fallback", false},
-        {"ignore_merges", false},
-        {"vocab", std::move(vocabulary)},
-        {"merges", std::move(pairs)}}}};
+  const Json file =
+      bpe_file({std::move(vocabulary),
+                std::move(pairs),
+                std::move(added),
+                {{"type", "Sequence"}, {"pretokenizers", Json::array({split, byte_level(false)})}},
+                byte_level(true)});
   return file.dump(1) + "\n";
 }
 

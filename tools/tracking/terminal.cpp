@@ -6,18 +6,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
+
+#include "tools/environment.h"
 
 namespace nf {
 namespace {
 
 constexpr int kUsualWidth = 80;
-
-// An environment variable, empty when it is not set.
-std::string_view environment(const char* name) {
-  const char* value = std::getenv(name);
-  return value ? value : "";
-}
 
 int window_width() {
   winsize size{};
@@ -35,11 +30,11 @@ void write_to_standard_error(std::string_view bytes) {
 
 bool locale_is_unicode() {
   for (const char* name : {"LC_ALL", "LC_CTYPE", "LANG"}) {
-    const std::string_view locale = environment(name);
+    const std::string locale = environment(name);
     if (locale.empty()) continue;
     const size_t dot = locale.find('.');
-    if (dot == std::string_view::npos) return true;  // no charset named: today's terminals are UTF-8
-    const std::string_view charset = locale.substr(dot + 1);
+    if (dot == std::string::npos) return true;  // no charset named: today's terminals are UTF-8
+    const std::string_view charset = std::string_view(locale).substr(dot + 1);
     return charset.starts_with("UTF") || charset.starts_with("utf");
   }
   return true;
