@@ -82,7 +82,7 @@ fuzz: packages   ## build the fuzzers with clang and run each for FUZZ_SECONDS (
 	  $$program -max_total_time=$(FUZZ_SECONDS) build/libfuzzer/found/$$name $$(ls -d tests/fuzz/corpus/$$name) || exit 1; \
 	done
 
-SOURCES = $(wildcard $(shell git ls-files -co --exclude-standard '*.h' '*.cpp' '*.cu'))
+SOURCES = $(wildcard $(shell git ls-files -co --exclude-standard '*.h' '*.cpp' '*.cuh'))
 format:          ## format every source with clang-format
 	@clang-format -i $(SOURCES)
 

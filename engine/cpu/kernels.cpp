@@ -8,6 +8,7 @@
 #include "cpu/gemm.h"
 #include "cpu/loop.h"
 #include "cpu/rows.h"
+#include "graph/product.h"
 
 namespace nf::cpu {
 namespace {
@@ -37,40 +38,21 @@ Launch bind_loop(const BoundNode& bound) {
 
 // ---- matmul
 
-// The stride with which the axes [first, last) can be walked, and their number of elements.
-std::pair<int64_t, int64_t> joined(const TensorView& view, int first, int last) {
-  int64_t count = 1, stride = 0;
-  for (int axis = last - 1; axis >= first; --axis) {
-    if (view.shape[axis] != 1 && count == 1) stride = view.strides[axis];
-    count *= view.shape[axis];
-  }
-  return {stride, count};
-}
-
 GemmArgs gemm_args(const Node& node, const TensorView& a, const TensorView& b, const TensorView& c) {
-  const bool ta = node.attributes.integer("transpose_a") != 0,
-             tb = node.attributes.integer("transpose_b") != 0;
-  const int ra = a.shape.rank(), rb = b.shape.rank(), rc = c.shape.rank();
-  GemmArgs args{.m = c.shape[rc - 2], .n = c.shape[rc - 1], .k = ta ? a.shape[ra - 2] : a.shape[ra - 1]};
-  args.a = {a.data, a.dtype, a.strides[ra - 2], a.strides[ra - 1]};
-  args.b = {b.data, b.dtype, b.strides[rb - 2], b.strides[rb - 1]};
-  if (rb == 2 && ra > 2) {  // one b for all rows of a
-    const auto [stride, rows] = joined(a, 0, ra - 1);
-    args.m = rows;
-    args.a.row_stride = stride;
-  } else {
-    args.batch = joined(c, 0, rc - 2).second;
-    args.a_batch_stride = joined(a, 0, ra - 2).first;
-    args.b_batch_stride = joined(b, 0, rb - 2).first;
-  }
-  if (ta) std::swap(args.a.row_stride, args.a.col_stride);
-  if (tb) std::swap(args.b.row_stride, args.b.col_stride);
-  args.c = c.data;
-  args.c_dtype = c.dtype;
-  args.c_row_stride = args.n;
-  args.c_batch_stride = args.m * args.n;
-  args.accumulate = node.inputs.size() == 3;
-  return args;
+  const Product p = product_of(node, a, b, c);
+  return {.batch = p.batch,
+          .m = p.m,
+          .n = p.n,
+          .k = p.k,
+          .a = {a.data, p.a.dtype, p.a.row_stride, p.a.col_stride},
+          .a_batch_stride = p.a.batch_stride,
+          .b = {b.data, p.b.dtype, p.b.row_stride, p.b.col_stride},
+          .b_batch_stride = p.b.batch_stride,
+          .c = c.data,
+          .c_dtype = p.c.dtype,
+          .c_row_stride = p.c.row_stride,
+          .c_batch_stride = p.c.batch_stride,
+          .accumulate = p.accumulate};
 }
 
 // Types as dense views: enough for sizes.

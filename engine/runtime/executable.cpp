@@ -1,8 +1,9 @@
 #include "nf/executable.h"
 
+#include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 
 #include "base/tensor_view.h"
 #include "graph/op_table.h"
@@ -51,7 +52,24 @@ void for_each_offset(const Shape& shape, const Strides& strides, Visit visit) {
   }
 }
 
-bool all_finite(const TensorView& view) {
+// The tensor where the host can read it: in place, or in `copy`.
+TensorView host_view(const Device& device, TensorView view, std::vector<std::byte>& copy) {
+  if (device.shares_host_memory()) return view;
+  int64_t first = 0, last = 0;
+  for_each_offset(view.shape, view.strides, [&](int64_t offset) {
+    first = std::min(first, offset);
+    last = std::max(last, offset);
+  });
+  const int64_t size = size_of(view.dtype);
+  copy.resize(static_cast<size_t>((last - first + 1) * size));
+  device.read(copy, view.as<std::byte>() + first * size);
+  view.data = copy.data() - first * size;
+  return view;
+}
+
+bool all_finite(const Device& device, const TensorView& on_device) {
+  std::vector<std::byte> copy;
+  const TensorView view = host_view(device, on_device, copy);
   bool finite = true;
   for_each_offset(view.shape, view.strides, [&](int64_t offset) {
     switch (view.dtype) {
@@ -87,10 +105,12 @@ Executable::Executable(Plan plan, std::shared_ptr<State> state, Buffer arena, st
   constants_ = device.allocate(plan_.constant_bytes);
   bound_ = std::make_unique<BoundPlan>(BoundPlan{plan_, arena_.get(), constants_.get(), {}});
   for (const Plan::StateUse& use : plan_.states) bound_->states.push_back(state_->ensure(use.name, use.type));
-  for (int32_t node : plan_.constants) {
-    const TensorView view = bound_->view({node, 0});
-    write_constant(view.as<std::byte>(), view.dtype, *plan_.graph->node(node).attributes.data("data"));
-  }
+  std::vector<std::byte> constants(static_cast<size_t>(plan_.constant_bytes));
+  for (int32_t node : plan_.constants)
+    write_constant(constants.data() + plan_.places[static_cast<size_t>(node)][0].offset,
+                   plan_.graph->node(node).outputs[0].dtype,
+                   *plan_.graph->node(node).attributes.data("data"));
+  device.write(constants_.get(), constants);
   const Graph& graph = *plan_.graph;
   for (int32_t i = 0; i < graph.size(); ++i)
     if (graph.node(i).op == Op::input &&
@@ -128,7 +148,7 @@ void Executable::set_bytes(std::string_view name, std::span<const std::byte> byt
   require(static_cast<int64_t>(bytes.size()) == type.bytes(),
           "runtime: input '{}' is {}{} of {} bytes, not {}", name, nf::name(type.dtype),
           to_string(type.shape), type.bytes(), bytes.size());
-  std::memcpy(bound_->view(find_input(name)).data, bytes.data(), bytes.size());
+  state_->device()->write(bound_->view(find_input(name)).as<std::byte>(), bytes);
 }
 
 void Executable::get_bytes(std::string_view name, std::span<std::byte> bytes) const {
@@ -136,7 +156,7 @@ void Executable::get_bytes(std::string_view name, std::span<std::byte> bytes) co
   const TensorType& type = plan_.graph->type(id);
   require(static_cast<int64_t>(bytes.size()) == type.bytes(), "runtime: output '{}' has {} bytes, not {}",
           name, type.bytes(), bytes.size());
-  std::memcpy(bytes.data(), bound_->view(id).data, bytes.size());
+  state_->device()->read(bytes, bound_->view(id).as<std::byte>());
 }
 
 float Executable::scalar(std::string_view name) const {
@@ -148,7 +168,8 @@ float Executable::scalar(std::string_view name) const {
 
 void Executable::run() {
   if (profiling_) return run_profiled();
-  for (const Launch& launch : launches_) launch();
+  if (!recorded_) recorded_ = state_->device()->record(launches_);
+  recorded_();
 }
 
 void Executable::set_profiling(bool on) {
@@ -176,6 +197,7 @@ void Executable::run_profiled() {
   for (size_t i = 0; i < launches_.size(); ++i) {
     const double start = now();
     launches_[i]();
+    state_->device()->synchronize();
     const double length = now() - start;
     profile_[i].seconds += length;
     ++profile_[i].runs;
@@ -189,7 +211,7 @@ std::string Executable::find_nonfinite() {
     const Node& node = graph.node(i);
     if ((node.op == Op::state || node.op == Op::input) &&
         plan_.places[static_cast<size_t>(i)][0].region != Place::Region::none &&
-        !all_finite(bound_->view({i, 0})))
+        !all_finite(*state_->device(), bound_->view({i, 0})))
       return fmt::format("{} '{}'", nf::name(node.op), node.attributes.text("name"));
   }
   if (launches_.size() != plan_.steps.size()) return "";
@@ -199,7 +221,7 @@ std::string Executable::find_nonfinite() {
     for (int32_t output = 0; output < static_cast<int32_t>(node.outputs.size()); ++output) {
       const bool may_be_infinite =
           node.op == Op::attention && output == 1;  // the logsumexp of a row that sees nothing
-      if (!may_be_infinite && !all_finite(bound_->view({plan_.steps[i].node, output})))
+      if (!may_be_infinite && !all_finite(*state_->device(), bound_->view({plan_.steps[i].node, output})))
         return fmt::format("{}{} in {}", nf::name(node.op), node.backward ? " (backward)" : "",
                            graph.scope_name(node));
     }

@@ -1,13 +1,16 @@
 #include "nf/state.h"
 
-#include <cstring>
-
 namespace nf {
 namespace {
 
 constexpr int64_t kSlabBytes = 32 << 20;
 constexpr int64_t kLargeBytes = kSlabBytes / 4;  // from here on a tensor has an allocation of its own
 constexpr int64_t kAlignment = 64;
+
+void require_size(const std::string& name, const TensorType& type, size_t bytes) {
+  require(static_cast<int64_t>(bytes) == type.bytes(), "state: '{}' has {} bytes, not {}", name, type.bytes(),
+          bytes);
+}
 
 }  // namespace
 
@@ -54,26 +57,26 @@ int64_t State::bytes() const {
   return total;
 }
 
-std::span<const std::byte> State::memory(const std::string& name) const {
+std::span<std::byte> State::memory(const std::string& name) {
+  require(device_->shares_host_memory(), "state: '{}' lives in the memory of {}", name, device_->name());
   const Tensor& tensor = find(name);
   return {tensor.buffer.get(), static_cast<size_t>(tensor.type.bytes())};
 }
 
-std::span<std::byte> State::memory(const std::string& name) {
-  const Tensor& tensor = find(name);
-  return {tensor.buffer.get(), static_cast<size_t>(tensor.type.bytes())};
+std::span<const std::byte> State::memory(const std::string& name) const {
+  return const_cast<State*>(this)->memory(name);
 }
 
 void State::write(const std::string& name, std::span<const std::byte> bytes) {
-  const std::span<std::byte> to = memory(name);
-  require(to.size() == bytes.size(), "state: '{}' has {} bytes, not {}", name, to.size(), bytes.size());
-  std::memcpy(to.data(), bytes.data(), bytes.size());
+  const Tensor& tensor = find(name);
+  require_size(name, tensor.type, bytes.size());
+  device_->write(tensor.buffer.get(), bytes);
 }
 
 void State::read(const std::string& name, std::span<std::byte> bytes) const {
-  const std::span<const std::byte> from = memory(name);
-  require(from.size() == bytes.size(), "state: '{}' has {} bytes, not {}", name, from.size(), bytes.size());
-  std::memcpy(bytes.data(), from.data(), bytes.size());
+  const Tensor& tensor = find(name);
+  require_size(name, tensor.type, bytes.size());
+  device_->read(bytes, tensor.buffer.get());
 }
 
 }  // namespace nf

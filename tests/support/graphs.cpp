@@ -96,8 +96,11 @@ std::vector<Tensor> run_on(const std::shared_ptr<const Device>& device, const Gr
     executable->get_bytes(output.name, bytes);
     results.push_back(decode(bytes, type));
   }
-  for (const std::string& name : memory->names())
-    state[name] = decode(memory->memory(name), memory->type(name));
+  for (const std::string& name : memory->names()) {
+    std::vector<std::byte> bytes(static_cast<size_t>(memory->type(name).bytes()));
+    memory->read(name, bytes);
+    state[name] = decode(bytes, memory->type(name));
+  }
   return results;
 }
 

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -49,16 +50,33 @@ class Device {
   // Whether the device wants the graph as the user wrote it, pass by pass switched off.
   virtual bool unoptimized() const { return false; }
   virtual Buffer allocate(int64_t bytes) const = 0;
+
+  // Whether the device's memory is the host's, to be read and written in place.
+  virtual bool shares_host_memory() const { return true; }
+  // Copies to and from the device's memory, in order with everything launched before and after.
+  virtual void write(std::byte* to, std::span<const std::byte> from) const;
+  virtual void read(std::span<std::byte> to, const std::byte* from) const;
+  // Waits until everything launched is done; throws Error if any of it failed.
+  virtual void synchronize() const {}
+
   // FLOP/s of matrix products with operands of that dtype at the device's measured peak; 0: not known. Takes
   // about 20 ms.
   virtual double peak_flops(DType) const { return 0; }
   // The kernels of the plan's steps, bound to their addresses: one Launch per step, or one for everything.
+  // Launches may return before they are done.
   virtual std::vector<Launch> load(const BoundPlan& bound) const = 0;
+  // One launch that does what these do one after another.
+  virtual Launch record(std::vector<Launch> launches) const;
 };
 
 // The CPU with that many threads; 0: as many as there are cores. Kernels are those that the processor knows
 // and NF_ISA allows (portable, avx2, avx512, avx512_bf16), with machine code made as needed unless NF_JIT=0.
 std::shared_ptr<const Device> cpu_device(int threads = 0);
+
+// The GPU with that number, as the CUDA runtime counts. Planning needs none: it is opened when memory is
+// first asked for, and Error says then that there is none or what its driver lacks; now, that this build has
+// no CUDA.
+std::shared_ptr<const Device> cuda_device(int ordinal = 0);
 
 // Double precision, naive, obviously right: the truth that the others are measured against. Tensors that
 // outlive a run are stored in their own dtypes.

@@ -46,7 +46,8 @@ class Executable {
   bool has_input(std::string_view name) const;
   const TensorType& input_type(std::string_view name) const;
 
-  // Runs every step. Allocates nothing.
+  // Runs every step. Allocates nothing, but for the first run. On a GPU it returns when the steps are on
+  // their way; reading an output waits for them.
   void run();
 
   // Outputs are valid until something else runs in the same arena. Dense and row-major.
@@ -77,6 +78,7 @@ class Executable {
   std::unique_ptr<BoundPlan> bound_;
   std::vector<std::pair<std::string, ValueId>> inputs_;
   std::vector<Launch> launches_;
+  Launch recorded_;  // all of them, made by the first run
   std::string name_;
   bool profiling_ = false;
   std::vector<StepProfile> profile_;

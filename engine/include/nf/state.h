@@ -35,7 +35,7 @@ class State {
   void write(const std::string& name, std::span<const std::byte> bytes);
   void read(const std::string& name, std::span<std::byte> bytes) const;
 
-  // The memory itself, for devices that share it with the host (cpu, reference).
+  // The memory itself; Error when the device does not share it with the host.
   std::span<std::byte> memory(const std::string& name);
   std::span<const std::byte> memory(const std::string& name) const;
 

@@ -1,0 +1,148 @@
+// What every kernel may use: narrow floats, 16-byte vectors, reductions over warps and blocks, Philox.
+//
+// Kernels are CUDA C++ that NVRTC compiles; the tests compile the same text for the host, where "emulated.h"
+// supplies what the language and the processor do (threadIdx, barriers, shuffles, tensor cores). Hence inline
+// assembly stands only here and in tensor_core.cuh, and every thread of a warp takes part in each collective.
+#pragma once
+
+#include "types.h"
+
+#ifdef NF_EMULATED
+#include "emulated.h"
+#else
+// The block's dynamic shared memory, aligned to 1024 bytes.
+__device__ __forceinline__ unsigned char* dynamic_shared() {
+  extern __shared__ __align__(1024) unsigned char nf_dynamic_shared[];
+  return nf_dynamic_shared;
+}
+#endif
+
+namespace nf::cuda {
+
+constexpr unsigned kAllLanes = 0xFFFFFFFFu;
+
+// ---- narrow floats
+
+struct bf16 {
+  uint16_t bits;
+};
+struct f16 {
+  uint16_t bits;
+};
+
+__device__ __forceinline__ float to_float(float x) { return x; }
+__device__ __forceinline__ float to_float(bf16 x) { return __uint_as_float(uint32_t(x.bits) << 16); }
+
+#ifdef NF_EMULATED
+inline bf16 to_bf16(float x) { return {nf_emulated_to_bf16(x)}; }
+inline f16 to_f16(float x) { return {nf_emulated_to_f16(x)}; }
+inline float to_float(f16 x) { return nf_emulated_from_f16(x.bits); }
+#else
+__device__ __forceinline__ bf16 to_bf16(float x) {
+  bf16 result;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(result.bits) : "f"(x));
+  return result;
+}
+// Two at once: `low` in the low half.
+__device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
+  uint32_t result;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
+  return result;
+}
+__device__ __forceinline__ f16 to_f16(float x) {
+  f16 result;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(result.bits) : "f"(x));
+  return result;
+}
+__device__ __forceinline__ float to_float(f16 x) {
+  float result;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(x.bits));
+  return result;
+}
+// 2^x, to about 2 ulp; 0 for -inf.
+__device__ __forceinline__ float fast_exp2(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+#endif
+
+__device__ __forceinline__ void from_float(float x, float& to) { to = x; }
+__device__ __forceinline__ void from_float(float x, bf16& to) { to = to_bf16(x); }
+__device__ __forceinline__ void from_float(float x, f16& to) { to = to_f16(x); }
+
+// ---- vectors: `count` elements moved as one access of 4, 8 or 16 bytes; the address is aligned to that
+
+template <typename T, int count>
+struct alignas(sizeof(T) * count) Vector {
+  T items[count];
+};
+
+template <int count, typename T>
+__device__ __forceinline__ Vector<T, count> load_vector(const T* from) {
+  return *reinterpret_cast<const Vector<T, count>*>(from);
+}
+template <int count, typename T>
+__device__ __forceinline__ void store_vector(T* to, const Vector<T, count>& value) {
+  *reinterpret_cast<Vector<T, count>*>(to) = value;
+}
+
+// ---- reductions, always in the same order
+
+struct Sum {
+  static __device__ __forceinline__ float identity() { return 0.0f; }
+  static __device__ __forceinline__ float combine(float a, float b) { return a + b; }
+};
+struct Max {
+  static __device__ __forceinline__ float identity() { return -INFINITY; }
+  // As the other backends: a NaN on either side wins.
+  static __device__ __forceinline__ float combine(float a, float b) { return a > b || a != a ? a : b; }
+};
+
+// Over groups of `width` lanes (a power of two); every lane gets the result, the same bits in each.
+template <typename Op, int width = 32>
+__device__ __forceinline__ float warp_reduce(float x) {
+#pragma unroll
+  for (int offset = width / 2; offset > 0; offset /= 2)
+    x = Op::combine(x, __shfl_xor_sync(kAllLanes, x, offset));
+  return x;
+}
+
+// Over a block of `threads` threads (a multiple of 32); every thread gets the result. `scratch`: threads / 32
+// floats of shared memory, free again after the next barrier.
+template <typename Op, int threads>
+__device__ __forceinline__ float block_reduce(float x, float* scratch) {
+  x = warp_reduce<Op>(x);
+  if (threads == 32) return x;
+  __syncthreads();  // the scratch of the reduction before has been read
+  if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = x;
+  __syncthreads();
+  x = scratch[0];
+#pragma unroll
+  for (int warp = 1; warp < threads / 32; ++warp) x = Op::combine(x, scratch[warp]);
+  return x;
+}
+
+// ---- Philox 4x32-10, as engine/base/philox.h
+
+__device__ __forceinline__ uint32_t philox_word(uint64_t index, uint64_t stream, uint32_t key0,
+                                                uint32_t key1) {
+  const uint64_t block = index / 4;
+  uint32_t c0 = uint32_t(block), c1 = uint32_t(block >> 32), c2 = uint32_t(stream),
+           c3 = uint32_t(stream >> 32);
+#pragma unroll
+  for (int round = 0; round < 10; ++round) {
+    const uint32_t high0 = __umulhi(0xD2511F53u, c0), low0 = 0xD2511F53u * c0;
+    const uint32_t high1 = __umulhi(0xCD9E8D57u, c2), low1 = 0xCD9E8D57u * c2;
+    c0 = high1 ^ c1 ^ key0;
+    c1 = low1;
+    c2 = high0 ^ c3 ^ key1;
+    c3 = low0;
+    key0 += 0x9E3779B9u;
+    key1 += 0xBB67AE85u;
+  }
+  const uint32_t lane = uint32_t(index % 4);
+  return lane == 0 ? c0 : lane == 1 ? c1 : lane == 2 ? c2 : c3;
+}
+
+}  // namespace nf::cuda

@@ -1,0 +1,22 @@
+#include "cuda/library.h"
+
+#include "nf/error.h"
+
+namespace nf::cuda {
+
+KernelLibrary::Slot KernelLibrary::slot(KernelSource source) {
+  const auto [at, is_new] = index_.try_emplace(source.name, sources_.size());
+  if (!is_new) return slots_[at->second];
+  sources_.push_back(std::move(source));
+  slots_.push_back(std::make_shared<std::shared_ptr<const CompiledKernel>>());
+  return slots_.back();
+}
+
+void KernelLibrary::compile() {
+  const auto compiled = gpu_->compile(sources_);
+  require(compiled.size() == slots_.size(), "cuda: {} kernels of {} were compiled", compiled.size(),
+          slots_.size());
+  for (size_t i = 0; i < slots_.size(); ++i) *slots_[i] = compiled[i];
+}
+
+}  // namespace nf::cuda

@@ -1,0 +1,42 @@
+// The kernels of one executable: asked for while its steps are bound, compiled all at once.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "cuda/gpu.h"
+
+namespace nf::cuda {
+
+class KernelLibrary {
+ public:
+  explicit KernelLibrary(std::shared_ptr<Gpu> gpu) : gpu_(std::move(gpu)) {}
+
+  Gpu& gpu() const { return *gpu_; }
+
+  // A launch of that kernel; it may run once compile() has returned.
+  template <typename Params>
+  Launch launch(KernelSource source, const LaunchShape& shape, const Params& params) {
+    static_assert(std::is_trivially_copyable_v<Params> && sizeof(Params) <= 4096);
+    return [gpu = gpu_, slot = slot(std::move(source)), shape, params] {
+      gpu->launch(**slot, shape, std::as_bytes(std::span(&params, 1)));
+    };
+  }
+
+  void compile();
+
+ private:
+  using Slot = std::shared_ptr<std::shared_ptr<const CompiledKernel>>;  // filled by compile()
+
+  Slot slot(KernelSource source);
+
+  std::shared_ptr<Gpu> gpu_;
+  std::vector<KernelSource> sources_;
+  std::vector<Slot> slots_;
+  std::map<std::string, size_t> index_;  // name -> position in both
+};
+
+}  // namespace nf::cuda

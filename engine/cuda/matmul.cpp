@@ -1,0 +1,56 @@
+// Matrix products: the GPU's library where it takes the operands, else a plain kernel.
+#include "cuda/kernels.h"
+#include "cuda/kernels/matmul_params.h"
+#include "cuda/sources.h"
+
+namespace nf::cuda {
+namespace {
+
+constexpr int64_t kTile = 16;  // of c per block, one thread an element
+
+TensorView view_of_type(const TensorType& type) {
+  return {nullptr, type.dtype, type.shape, dense_strides(type.shape)};
+}
+
+Operand operand(const void* data, const MatrixLayout& layout) {
+  return {data, layout.row_stride, layout.col_stride, layout.batch_stride};
+}
+
+}  // namespace
+
+Launch plain_product(KernelLibrary& library, const Product& p, const void* a, const void* b, void* c) {
+  const auto threads = static_cast<uint32_t>(kTile * kTile);
+  const std::string function =
+      fmt::format("matmul<{}, {}, {}>", type_name(p.a.dtype), type_name(p.b.dtype), type_name(p.c.dtype));
+  const MatmulParams params{
+      operand(a, p.a), operand(b, p.b), c, p.c.row_stride, p.c.batch_stride, p.m, p.n, p.k, p.accumulate};
+  require(p.batch <= 65535, "cuda: a matmul with a batch of {}", p.batch);
+  const int64_t tiles = (p.m + kTile - 1) / kTile * ((p.n + kTile - 1) / kTile);
+  const LaunchShape shape{
+      .grid_x = blocks(tiles, 1), .grid_z = static_cast<uint32_t>(p.batch), .threads = threads};
+  return library.launch(instantiate("matmul.cuh", "MatmulParams", function, threads), shape, params);
+}
+
+bool Gpu::multiplies(const Product& p) {
+  const auto has_unit_stride = [](const MatrixLayout& m) { return m.row_stride == 1 || m.col_stride == 1; };
+  return p.a.dtype == p.b.dtype && has_unit_stride(p.a) && has_unit_stride(p.b);
+}
+
+int64_t matmul_workspace(const Graph& graph, const Node& node) {
+  const Product product = product_of(node, view_of_type(graph.type(node.inputs[0])),
+                                     view_of_type(graph.type(node.inputs[1])), view_of_type(node.outputs[0]));
+  return product.a.dtype == product.b.dtype ? Gpu::kProductWorkspace : 0;
+}
+
+Launch bind_matmul(const BoundNode& bound) {
+  const Product product = product_of(bound.node, bound.inputs[0], bound.inputs[1], bound.outputs[0]);
+  require(!product.accumulate || bound.inputs[2].data == bound.outputs[0].data,
+          "cuda: matmul in {} accumulates into another tensor's memory", bound.graph.scope_name(bound.node));
+  if (!Gpu::multiplies(product))
+    return plain_product(bound.library, product, bound.inputs[0].data, bound.inputs[1].data,
+                         bound.outputs[0].data);
+  return [multiply = bound.library.gpu().product(product, bound.workspace), a = bound.inputs[0].data,
+          b = bound.inputs[1].data, c = bound.outputs[0].data] { multiply(a, b, c); };
+}
+
+}  // namespace nf::cuda

@@ -1,0 +1,142 @@
+#include "tests/cuda/emulated_gpu.h"
+
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <map>
+
+#include "cuda/kernel_files.h"
+#include "nf/error.h"
+#include "nf/file.h"
+#include "tests/cuda/emulator.h"
+#include "tests/support/folder.h"
+
+namespace nf::cuda {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct HostKernel : CompiledKernel {
+  explicit HostKernel(EmulatedKernel function) : entry(function) {}
+  EmulatedKernel entry;
+};
+
+// Compiles every source once in the process, as many at a time as are asked for.
+class HostCompiler {
+ public:
+  std::shared_ptr<const CompiledKernel> find(const std::string& name) const { return kernels_.at(name); }
+
+  void compile(std::span<const KernelSource> sources) {
+    std::vector<const KernelSource*> missing;
+    for (const KernelSource& source : sources)
+      if (!kernels_.contains(source.name)) missing.push_back(&source);
+    if (missing.empty()) return;
+    const fs::path path = folder_.path / fmt::format("kernels{}", ++libraries_);
+    write_sources(path.string() + ".cpp", missing);
+    run_compiler(path.string());
+    void* library = ::dlopen((path.string() + ".so").c_str(), RTLD_NOW | RTLD_LOCAL);
+    require(library != nullptr, "emulator: {}", library == nullptr ? ::dlerror() : "");
+    for (const KernelSource* source : missing) {
+      void* entry = ::dlsym(library, ("run_" + source->name).c_str());
+      require(entry != nullptr, "emulator: {} was not compiled", source->name);
+      kernels_[source->name] = std::make_shared<HostKernel>(reinterpret_cast<EmulatedKernel>(entry));
+    }
+  }
+
+ private:
+  // All in one: each text keeps to a namespace of its own. An entry point takes its parameter by value, so
+  // each gets a companion of one type.
+  void write_sources(const fs::path& path, const std::vector<const KernelSource*>& sources) {
+    std::string text;
+    for (const KernelSource* source : sources)
+      text += fmt::format(
+          "{0}\nextern \"C\" void run_{1}(const void* params) {{\n"
+          "  {1}(*static_cast<const {2}*>(params));\n}}\n",
+          source->text, source->name, source->params);
+    write_file(path, text);
+    for (const KernelFile& file : kernel_files()) write_file(folder_.path / file.name, file.text);
+  }
+
+  void run_compiler(const std::string& path) const {
+    const std::string command = fmt::format(
+        "{} -std=c++17 -O1 -w -fPIC -shared -DNF_EMULATED -I{} -I{}/cuda -o {}.so {}.cpp 2>{}.log", NF_CXX,
+        folder_.path.string(), NF_TESTS_DIR, path, path, path);
+    if (std::system(command.c_str()) != 0) fail("emulator: {}\n{}", command, read_file(path + ".log"));
+  }
+
+  Folder folder_;
+  int libraries_ = 0;
+  std::map<std::string, std::shared_ptr<const CompiledKernel>> kernels_;
+};
+
+HostCompiler& host_compiler() {
+  static HostCompiler compiler;
+  return compiler;
+}
+
+float element(const void* data, DType dtype, int64_t at) {
+  return dtype == DType::f32 ? static_cast<const float*>(data)[at]
+                             : to_float(static_cast<const bf16*>(data)[at]);
+}
+
+void multiply(const Product& p, const void* a, const void* b, void* c) {
+  for (int64_t batch = 0; batch < p.batch; ++batch)
+    for (int64_t i = 0; i < p.m; ++i)
+      for (int64_t j = 0; j < p.n; ++j) {
+        float sum = 0;
+        for (int64_t k = 0; k < p.k; ++k)
+          sum += element(a, p.a.dtype, batch * p.a.batch_stride + i * p.a.row_stride + k * p.a.col_stride) *
+                 element(b, p.b.dtype, batch * p.b.batch_stride + k * p.b.row_stride + j * p.b.col_stride);
+        const int64_t at = batch * p.c.batch_stride + i * p.c.row_stride + j * p.c.col_stride;
+        if (p.c.dtype == DType::bf16) {
+          static_cast<bf16*>(c)[at] = to_bf16(sum);
+        } else {
+          float& to = static_cast<float*>(c)[at];
+          to = p.accumulate ? to + sum : sum;
+        }
+      }
+}
+
+class EmulatedGpu : public Gpu {
+ public:
+  Buffer allocate(int64_t bytes) override { return allocate_host_memory(bytes); }
+  void write(std::byte* to, std::span<const std::byte> from) override {
+    std::memcpy(to, from.data(), from.size());
+  }
+  void read(std::span<std::byte> to, const std::byte* from) override {
+    std::memcpy(to.data(), from, to.size());
+  }
+
+  std::vector<std::shared_ptr<const CompiledKernel>> compile(std::span<const KernelSource> sources) override {
+    host_compiler().compile(sources);
+    std::vector<std::shared_ptr<const CompiledKernel>> result;
+    for (const KernelSource& source : sources) result.push_back(host_compiler().find(source.name));
+    return result;
+  }
+
+  void launch(const CompiledKernel& kernel, const LaunchShape& shape,
+              std::span<const std::byte> params) override {
+    emulate(static_cast<const HostKernel&>(kernel).entry, shape, params.data());
+  }
+
+  Multiply product(const Product& product, void*) override {
+    return [product](const void* a, const void* b, void* c) { multiply(product, a, b, c); };
+  }
+
+  Launch record(std::vector<Launch> launches) override {
+    return [launches = std::move(launches)] {
+      for (const Launch& launch : launches) launch();
+    };
+  }
+  void synchronize() override {}
+};
+
+}  // namespace
+
+std::shared_ptr<Gpu> emulated_gpu() { return std::make_shared<EmulatedGpu>(); }
+
+std::shared_ptr<const Device> emulated_cuda_device() { return gpu_device(emulated_gpu); }
+
+}  // namespace nf::cuda

@@ -1,0 +1,16 @@
+// A Gpu without a GPU: kernels compiled for the host by the C++ compiler and run by the emulator, memory the
+// host's, products by plain loops.
+#pragma once
+
+#include <memory>
+
+#include "cuda/gpu.h"
+
+namespace nf::cuda {
+
+std::shared_ptr<Gpu> emulated_gpu();
+
+// The CUDA backend on it.
+std::shared_ptr<const Device> emulated_cuda_device();
+
+}  // namespace nf::cuda
