@@ -32,8 +32,13 @@ Launch plain_product(KernelLibrary& library, const Product& p, const void* a, co
 }
 
 bool Gpu::multiplies(const Product& p) {
-  const auto has_unit_stride = [](const MatrixLayout& m) { return m.row_stride == 1 || m.col_stride == 1; };
-  return p.a.dtype == p.b.dtype && has_unit_stride(p.a) && has_unit_stride(p.b);
+  // Rows, or columns, are runs of adjacent elements that do not overlap.
+  const auto is_dense = [](const MatrixLayout& m, int64_t rows, int64_t columns) {
+    const bool by_rows = (m.col_stride == 1 || columns == 1) && (m.row_stride >= columns || rows == 1);
+    const bool by_columns = (m.row_stride == 1 || rows == 1) && (m.col_stride >= rows || columns == 1);
+    return by_rows || by_columns;
+  };
+  return p.a.dtype == p.b.dtype && is_dense(p.a, p.m, p.k) && is_dense(p.b, p.k, p.n);
 }
 
 int64_t matmul_workspace(const Graph& graph, const Node& node) {

@@ -1,0 +1,194 @@
+// The GPU itself, by the CUDA runtime.
+#include <cuda_runtime.h>
+
+#include <array>
+#include <cstring>
+
+#include "cuda/compiler.h"
+#include "cuda/cublas.h"
+#include "cuda/gpu.h"
+#include "nf/error.h"
+
+namespace nf::cuda {
+namespace {
+
+constexpr int kOldestMajor = 8;  // sm_80: asynchronous copies and bf16 tensor cores
+
+void check(cudaError_t result, std::string_view what) {
+  if (result != cudaSuccess) fail("cuda: cannot {}: {}", what, cudaGetErrorString(result));
+}
+
+std::string version_text(int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); }
+
+cudaDeviceProp open_gpu(int ordinal) {
+  int count = 0, driver = 0;
+  const cudaError_t result = cudaGetDeviceCount(&count);
+  if (result == cudaErrorInsufficientDriver) {
+    check(cudaDriverGetVersion(&driver), "ask for the driver's version");
+    require(driver != 0, "cuda: there is no NVIDIA driver on this machine: use --device cpu");
+    fail("cuda: the driver knows CUDA {}, this program needs {}: update the driver, or use --device cpu",
+         version_text(driver), version_text(CUDART_VERSION));
+  }
+  require(result != cudaErrorNoDevice && (result != cudaSuccess || count > 0),
+          "cuda: there is no GPU on this machine: use --device cpu");
+  check(result, "look for a GPU");
+  require(ordinal >= 0 && ordinal < count, "cuda: there is no GPU {}: they are counted from 0 to {}", ordinal,
+          count - 1);
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, ordinal), "ask what the GPU is");
+  require(properties.major >= kOldestMajor, "cuda: {} is of compute capability {}.{}, and 8.0 is needed",
+          properties.name, properties.major, properties.minor);
+  check(cudaSetDevice(ordinal), "take the GPU");
+  return properties;
+}
+
+// "sm_90a": with what only that architecture has.
+std::string architecture_of(const cudaDeviceProp& properties) {
+  return fmt::format("sm_{}{}{}", properties.major, properties.minor, properties.major >= 9 ? "a" : "");
+}
+
+class LoadedKernel : public CompiledKernel {
+ public:
+  LoadedKernel(const KernelSource& source, const std::string& code) : name_(source.name) {
+    check(cudaLibraryLoadData(&library_, code.data(), nullptr, nullptr, 0, nullptr, nullptr, 0),
+          "load the kernel " + name_);
+    check(cudaLibraryGetKernel(&kernel_, library_, name_.c_str()), "find the kernel " + name_);
+    cudaFuncAttributes attributes{};  // asking makes the driver load it now, not amid a recording
+    check(cudaFuncGetAttributes(&attributes, function()), "prepare the kernel " + name_);
+  }
+  LoadedKernel(const LoadedKernel&) = delete;
+  LoadedKernel& operator=(const LoadedKernel&) = delete;
+  ~LoadedKernel() override { cudaLibraryUnload(library_); }
+
+  const void* function() const { return reinterpret_cast<const void*>(kernel_); }
+  const std::string& name() const { return name_; }
+
+  // Beyond 48 KiB a kernel must be told.
+  void allow_shared(uint32_t bytes) const {
+    if (bytes <= shared_allowed_) return;
+    check(cudaFuncSetAttribute(function(), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(bytes)),
+          "give enough shared memory to the kernel " + name_);
+    shared_allowed_ = bytes;
+  }
+
+ private:
+  std::string name_;
+  cudaLibrary_t library_ = nullptr;
+  cudaKernel_t kernel_ = nullptr;
+  mutable uint32_t shared_allowed_ = 48 << 10;
+};
+
+class RealGpu : public Gpu {
+ public:
+  explicit RealGpu(int ordinal)
+      : ordinal_(ordinal),
+        architecture_(architecture_of(open_gpu(ordinal))),
+        stream_(make_stream()),
+        cublas_(stream_.get()) {}
+
+  Buffer allocate(int64_t bytes) override {
+    use();
+    void* memory = nullptr;
+    const cudaError_t result = cudaMalloc(&memory, static_cast<size_t>(std::max<int64_t>(bytes, 1)));
+    if (result == cudaErrorMemoryAllocation) {
+      cudaGetLastError();
+      constexpr double kGiB = 1 << 30;
+      fail("cuda: {:.2f} GiB do not fit beside what is in use: {:.2f} GiB of the GPU's memory are free",
+           static_cast<double>(bytes) / kGiB, static_cast<double>(available_memory()) / kGiB);
+    }
+    check(result, "allocate memory");
+    Buffer buffer(static_cast<std::byte*>(memory), [stream = stream_](std::byte* p) { cudaFree(p); });
+    check(cudaMemsetAsync(memory, 0, static_cast<size_t>(bytes), stream_.get()), "clear memory");
+    return buffer;
+  }
+
+  int64_t available_memory() override {
+    use();
+    size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "ask for the free memory");
+    return static_cast<int64_t>(free);
+  }
+
+  void write(std::byte* to, std::span<const std::byte> from) override {
+    // Of pageable memory: it has been read when the call returns.
+    check(cudaMemcpyAsync(to, from.data(), from.size(), cudaMemcpyHostToDevice, stream_.get()),
+          "write to the GPU");
+  }
+
+  void read(std::span<std::byte> to, const std::byte* from) override {
+    check(cudaMemcpyAsync(to.data(), from, to.size(), cudaMemcpyDeviceToHost, stream_.get()),
+          "read from the GPU");
+    synchronize();
+  }
+
+  std::vector<std::shared_ptr<const CompiledKernel>> compile(std::span<const KernelSource> sources) override {
+    use();
+    const std::vector<std::string> codes = compile_kernels(sources, architecture_);
+    std::vector<std::shared_ptr<const CompiledKernel>> kernels;
+    for (size_t i = 0; i < sources.size(); ++i)
+      kernels.push_back(std::make_shared<LoadedKernel>(sources[i], codes[i]));
+    return kernels;
+  }
+
+  void launch(const CompiledKernel& compiled, const LaunchShape& shape,
+              std::span<const std::byte> params) override {
+    const auto& kernel = static_cast<const LoadedKernel&>(compiled);
+    kernel.allow_shared(shape.shared_bytes);
+    void* arguments[] = {const_cast<std::byte*>(params.data())};
+    check(cudaLaunchKernel(kernel.function(), {shape.grid_x, shape.grid_y, shape.grid_z},
+                           {shape.threads, 1, 1}, arguments, shape.shared_bytes, stream_.get()),
+          "launch the kernel " + kernel.name());
+  }
+
+  Multiply product(const Product& product, void* workspace) override {
+    return cublas_.product(product, workspace);
+  }
+
+  Launch record(std::vector<Launch> launches) override {
+    use();
+    check(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeRelaxed), "begin to record");
+    for (const Launch& launch : launches) launch();
+    cudaGraph_t recorded = nullptr;
+    check(cudaStreamEndCapture(stream_.get(), &recorded), "record the steps");
+    cudaGraphExec_t made = nullptr;
+    const cudaError_t result = cudaGraphInstantiate(&made, recorded, 0);
+    cudaGraphDestroy(recorded);
+    check(result, "make a graph of the steps");
+    const std::shared_ptr<CUgraphExec_st> graph(made, [](cudaGraphExec_t g) { cudaGraphExecDestroy(g); });
+    // The launches own the kernels that the graph refers to.
+    return [graph, launches = std::move(launches), stream = stream_] {
+      check(cudaGraphLaunch(graph.get(), stream.get()), "launch the graph");
+    };
+  }
+
+  void synchronize() override { check(cudaStreamSynchronize(stream_.get()), "finish what was launched"); }
+
+ private:
+  using Stream = std::shared_ptr<CUstream_st>;
+
+  static Stream make_stream() {
+    cudaStream_t stream = nullptr;
+    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "make a stream");
+    return {stream, [](cudaStream_t s) { cudaStreamDestroy(s); }};
+  }
+
+  // The runtime keeps a current device per thread.
+  void use() const { check(cudaSetDevice(ordinal_), "take the GPU"); }
+
+  int ordinal_;
+  std::string architecture_;
+  Stream stream_;
+  Cublas cublas_;
+};
+
+}  // namespace
+}  // namespace nf::cuda
+
+namespace nf {
+
+std::shared_ptr<const Device> cuda_device(int ordinal) {
+  return cuda::gpu_device([ordinal] { return std::make_shared<cuda::RealGpu>(ordinal); });
+}
+
+}  // namespace nf
