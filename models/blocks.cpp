@@ -148,7 +148,6 @@ const Rope& ModelBuilder::rope(int64_t width) {
 
 Value ModelBuilder::attend(int64_t layer, Value q, Value k, Value v, double scale) {
   if (scale == 0) scale = config_.score_scale();
-  if (options_.head_similarity) add_head_similarity(layer, q, k, scale);
   AttentionOptions attention_options{.scale = scale, .window = config_.window_of_layer(layer).value_or(0)};
   if (config_.attention_cap) {
     attention_options.cap = *config_.attention_cap;
@@ -188,14 +187,15 @@ Value ModelBuilder::visible(int64_t layer, const Shape& scores) const {
   return where(same, where(real, result, no), no);
 }
 
-void ModelBuilder::add_head_similarity(int64_t layer, Value q, Value k, double scale) {
+void ModelBuilder::compare_heads(int64_t layer, Value q, Value k) {
+  if (!options_.head_similarity) return;
   const int64_t group = q.size(2) / k.size(2);
   const Value heads = transpose(compute(q), 1, 2);  // [B, H, T, d]
   const Value keys = transpose(compute(k), 1, 2);   // [B, K, T, d]
   const Shape s = keys.shape();
   const Value repeated = reshape(broadcast_to(unsqueeze(keys, 2), {s[0], s[1], group, s[2], s[3]}),
                                  {s[0], s[1] * group, s[2], s[3]});
-  Value scores = matmul(heads, repeated, {.transpose_b = true, .dtype = DType::f32}) * scale;
+  Value scores = matmul(heads, repeated, {.transpose_b = true, .dtype = DType::f32}) * config_.score_scale();
   if (config_.attention_cap) scores = apply_cap(config_.attention_cap_type, *config_.attention_cap, scores);
   const Value similarity =
       head_similarity(config_.head_sim_loss_type, scores, visible(layer, scores.shape()));

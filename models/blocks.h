@@ -56,6 +56,9 @@ class ModelBuilder {
   // Softmax attention of layer `layer` with this model's mask, window, cap, dropout and scale, unless `scale`
   // is given. q [B, T, H, d_k], k [B, S, K, d_k], v [B, S, K, d_v]; -> [B, T, H, d_v] in the compute type.
   Value attend(int64_t layer, Value q, Value k, Value v, double scale = 0);
+  // Adds the layer's part of the head similarity loss, where the model has one: q [B, T, H, d], k [B, T, K,
+  // d], all heads of the layer at once, with the scale that attend() uses.
+  void compare_heads(int64_t layer, Value q, Value k);
   // While generating: stores x [B, T, ...] behind the valid tokens of the cache `name` of this layer and
   // returns all of it; otherwise x itself.
   Value cached(int64_t layer, std::string_view name, Value x);
@@ -74,7 +77,6 @@ class ModelBuilder {
   int unit_axis(HiddenAxis hidden) const { return weights_.unit_length ? hidden : -1; }
   Value wide(Entry& entry);
   Value narrow(Entry& entry);
-  void add_head_similarity(int64_t layer, Value q, Value k, double scale);
   Value visible(int64_t layer, const Shape& scores) const;
 
   Graph& graph_;

@@ -38,6 +38,7 @@ Value diff_attention(ModelBuilder& b, const Scope& s, int64_t layer, Value x) {
     k = repeat_heads(k, c.num_attention_heads / c.num_key_value_heads);
     v = repeat_heads(v, c.num_attention_heads / c.num_key_value_heads);
   }
+  b.compare_heads(layer, q, k);
   const int64_t half = c.num_attention_heads / 2, half_kv = std::max<int64_t>(1, k.size(2) / 2),
                 second = k.size(2) - half_kv;
   const Value values = concat({slice(v, 2, 0, half_kv), slice(v, 2, second, half_kv)}, 3);

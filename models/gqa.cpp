@@ -7,6 +7,7 @@ namespace {
 
 Value gqa_attention(ModelBuilder& b, const Scope& s, int64_t layer, Value x) {
   const auto [q, k, v] = project_heads(b, s, x);
+  b.compare_heads(layer, q, k);
   const Value out = b.attend(layer, q, b.cached(layer, "k", k), b.cached(layer, "v", v));
   return b.project_back(s / "o_proj", merge_heads(out), b.config().output_bias());
 }

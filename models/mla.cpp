@@ -49,6 +49,7 @@ Value attend_expanded(ModelBuilder& b, const Scope& s, int64_t layer, const Late
   const Value shared = broadcast_to(k_rope, {k_rope.size(0), k_rope.size(1), heads, k_rope.size(3)});
   const Value q = concat({latent.q_nope, b.compute(latent.q_rope)}, 3);
   const Value k = concat({slice(kv, 3, 0, nope), shared}, 3);
+  b.compare_heads(layer, q, k);
   return b.attend(layer, q, k, slice(kv, 3, nope, c.v_head_dim));
 }
 

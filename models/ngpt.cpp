@@ -34,8 +34,9 @@ Value ngpt_attention(ModelBuilder& b, const Scope& s, int64_t layer, Value h) {
   const Value sqk = reshape(
       learned_scale(b, s, "sqk", c.num_attention_heads * c.head_dim, {.init = 1, .stored_init = base(c)}),
       {c.num_attention_heads, c.head_dim});
-  const Value out = b.attend(layer, l2_normalize(q) * square(sqk), b.cached(layer, "k", l2_normalize(k)),
-                             b.cached(layer, "v", v));
+  const Value queries = l2_normalize(q) * square(sqk), keys = l2_normalize(k);
+  b.compare_heads(layer, queries, keys);
+  const Value out = b.attend(layer, queries, b.cached(layer, "k", keys), b.cached(layer, "v", v));
   return b.project_back(s / "o_proj", merge_heads(out), false);
 }
 

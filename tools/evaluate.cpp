@@ -22,6 +22,16 @@ IdTable columns(const IdTable& table, int64_t first, int64_t count) {
   return result;
 }
 
+// Documents of T positions as those of T + 1, the last a document of its own.
+std::vector<int32_t> with_last_alone(const IdTable& documents) {
+  std::vector<int32_t> result;
+  for (auto row = documents.values.begin(); row != documents.values.end(); row += documents.columns) {
+    result.insert(result.end(), row, row + documents.columns);
+    result.push_back(result.back() + 1);
+  }
+  return result;
+}
+
 }  // namespace
 
 IdTable read_id_table(const std::filesystem::path& file, int64_t limit) {
@@ -116,11 +126,15 @@ Evaluation mean_loss(LoadedModel& model, Batches& batches, int64_t count, DType 
   return result;
 }
 
-std::vector<float> logits(LoadedModel& model, const IdTable& ids, DType compute) {
-  const std::unique_ptr<Graph> graph =
-      logits_step(model.config, {.batch = ids.rows, .length = ids.columns, .compute = compute});
+std::vector<float> logits(LoadedModel& model, const EvaluationInput& input, DType compute) {
+  const IdTable& ids = input.ids;
+  const std::unique_ptr<Graph> graph = logits_step(model.config, {.batch = ids.rows,
+                                                                  .length = ids.columns,
+                                                                  .compute = compute,
+                                                                  .documents = input.documents.has_value()});
   const std::unique_ptr<Executable> step = compile(*graph, model.state, {.name = "logits"});
   step->set<int32_t>("ids", ids.values);
+  if (input.documents) step->set<int32_t>("documents", with_last_alone(*input.documents));
   step->run();
   std::vector<float> result(static_cast<size_t>(ids.rows * ids.columns * model.config.vocab_size));
   step->get_bytes("logits", std::as_writable_bytes(std::span(result)));

@@ -44,7 +44,7 @@ using EvaluationWatch = std::function<void(int64_t done, const Evaluation& so_fa
 Evaluation mean_loss(LoadedModel& model, Batches& batches, int64_t count, DType compute,
                      const EvaluationWatch& watch = {});
 
-// Logits of all T + 1 positions, f32 [B, T + 1, V].
-std::vector<float> logits(LoadedModel& model, const IdTable& ids, DType compute);
+// Logits of all T + 1 positions, f32 [B, T + 1, V]. With documents the last position is one of its own.
+std::vector<float> logits(LoadedModel& model, const EvaluationInput& input, DType compute);
 
 }  // namespace nf

@@ -105,7 +105,7 @@ void evaluate_ids(LoadedModel& model, const Arguments& a) {
   if (!a.targets.empty()) input.targets = read_id_table(a.targets, 0);
   if (!a.documents.empty()) input.documents = read_id_table(a.documents, 0);
   if (!a.logits.empty()) {
-    const std::vector<float> values = logits(model, input.ids, compute);
+    const std::vector<float> values = logits(model, input, compute);
     SafetensorsWriter writer;
     writer.add({"logits",
                 DType::f32,

@@ -40,7 +40,7 @@ int32_t argmax(std::span<const float> values) {
 // The whole sequence is run again for every token.
 std::vector<float> full_last_logits(LoadedModel& model, const std::vector<int32_t>& ids, DType compute) {
   const IdTable table{1, static_cast<int64_t>(ids.size()), ids};
-  const std::vector<float> all = logits(model, table, compute);
+  const std::vector<float> all = logits(model, {.ids = table, .targets = {}, .documents = {}}, compute);
   return {all.end() - model.config.vocab_size, all.end()};
 }
 

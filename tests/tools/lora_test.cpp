@@ -154,7 +154,7 @@ TEST_CASE("lora: a merged adapter computes what the adapted model does") {
     CHECK_FALSE(merged.config.lora);
     CHECK_FALSE(std::ranges::any_of(
         merged.state->names(), [](const std::string& n) { return n.find("lora") != std::string::npos; }));
-    const std::vector<float> ours = logits(merged, ids, DType::f32);
+    const std::vector<float> ours = logits(merged, {.ids = ids, .targets = {}, .documents = {}}, DType::f32);
     const SafetensorsFile file = SafetensorsFile::open(golden(name) / "expected.safetensors");
     const std::span<const std::byte> expected = file.at("logits").bytes;
     std::vector<float> theirs(ours.size());

@@ -50,6 +50,8 @@ GOLDEN = {
                            hidden_act="gelu_tanh"),
     "gqa_head_sim": tiny("gqa", num_key_value_heads=2, head_sim_loss=True, head_sim_loss_weight=0.5, sliding_window=6,
                          head_sim_loss_type="mse", tie_word_embeddings=True),
+    "diff_head_sim": tiny("diff", num_key_value_heads=2, head_sim_loss=True, head_sim_loss_weight=0.5,
+                          num_hidden_layers=1, tie_word_embeddings=True),
     "gqa_qkv_bias": tiny("gqa", num_key_value_heads=2, attention_bias=True, attention_output_bias=False,
                          tie_word_embeddings=True),
     "gqa_qk_norm": tiny("gqa", num_key_value_heads=2, qk_norm=True, head_dim=8),

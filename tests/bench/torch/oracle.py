@@ -47,7 +47,7 @@ CASES = {
     "ngpt_gqa": case("ngpt", num_key_value_heads=2),
     "mla_defaults": case("mla"),
     "mha_window": case("mha", sliding_window=7),
-    "gqa_window": case("gqa", num_key_value_heads=2, sliding_window=1),
+    "gqa_window": case("gqa", num_key_value_heads=2, sliding_window=3),
     "diff_window": case("diff", num_key_value_heads=2, sliding_window=5),
     "ngpt_window": case("ngpt", num_key_value_heads=2, sliding_window=5),
     "mla_window": case("mla", sliding_window=9, sliding_window_pattern=2, **MLA),
@@ -63,7 +63,7 @@ CASES = {
     "multipliers": case("gqa", num_key_value_heads=2, embedding_multiplier=3.0, residual_multiplier=0.4,
                         attention_multiplier=0.2, logits_scaling=1.7),
     "logit_scale": case("diff", num_key_value_heads=4, logit_scale=0.6, logit_cap=2.0),
-    "ngpt_scales": case("ngpt", num_key_value_heads=2, logit_scale=0.7, embedding_multiplier=1.5, attention_scale=2.5),
+    "ngpt_scales": case("ngpt", num_key_value_heads=2, logit_scale=0.7, attention_scale=2.5),
     # sharing, biases, norms
     "tied": case("gqa", num_key_value_heads=2, tie_word_embeddings=True),
     "ngpt_tied": case("ngpt", num_key_value_heads=2, tie_word_embeddings=True),
