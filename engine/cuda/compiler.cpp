@@ -1,25 +1,19 @@
 #include "cuda/compiler.h"
 
 #include <nvrtc.h>
-#include <unistd.h>
 
 #include <array>
-#include <atomic>
-#include <cstdlib>
 #include <exception>
-#include <filesystem>
-#include <fstream>
 #include <memory>
 
 #include "base/hash.h"
 #include "base/parallel.h"
+#include "cuda/cache.h"
 #include "cuda/dynamic_library.h"
 #include "cuda/kernel_files.h"
 
 namespace nf::cuda {
 namespace {
-
-namespace fs = std::filesystem;
 
 struct Nvrtc {
   decltype(&nvrtcVersion) version;
@@ -92,20 +86,6 @@ std::string compile_kernel(const KernelSource& source, const std::string& archit
   return code;
 }
 
-// ---- the cache
-
-fs::path cache_folder() {
-  const auto environment = [](const char* name) {
-    const char* value = std::getenv(name);
-    return std::string(value != nullptr ? value : "");
-  };
-  if (const std::string chosen = environment("NF_KERNEL_CACHE"); !chosen.empty())
-    return chosen == "off" ? "" : chosen;
-  const std::string home = environment("HOME"), cache = environment("XDG_CACHE_HOME");
-  if (cache.empty() && home.empty()) return {};
-  return fs::path(cache.empty() ? home + "/.cache" : cache) / "nanoformer" / "kernels";
-}
-
 // Of everything that decides the code but the kernel's own text.
 uint64_t surroundings(const std::string& architecture) {
   int major = 0, minor = 0;
@@ -113,23 +93,6 @@ uint64_t surroundings(const std::string& architecture) {
   uint64_t seed = hash(fmt::format("{} {}.{}", architecture, major, minor));
   for (const KernelFile& file : kernel_files()) seed = hash(file.text, hash(file.name, seed));
   return seed;
-}
-
-std::string read_cached(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-void write_cached(const fs::path& path, const std::string& code) {
-  static std::atomic<int> count = 0;
-  std::error_code error;
-  fs::create_directories(path.parent_path(), error);
-  const fs::path partial = path.string() + fmt::format(".{}-{}", ::getpid(), count++);
-  std::ofstream file(partial, std::ios::binary);
-  file << code;
-  file.close();
-  if (file) fs::rename(partial, path, error);
-  if (!file || error) fs::remove(partial, error);
 }
 
 bool is_code(const std::string& text) {
@@ -142,19 +105,17 @@ bool is_code(const std::string& text) {
 
 std::vector<std::string> compile_kernels(std::span<const KernelSource> sources,
                                          const std::string& architecture) {
-  const fs::path folder = cache_folder();
   const uint64_t seed = surroundings(architecture);
   std::vector<std::string> codes(sources.size());
   std::vector<std::exception_ptr> errors(sources.size());
   parallel_for(processor_count(), static_cast<int64_t>(sources.size()), [&](int64_t task) {
     const auto i = static_cast<size_t>(task);
-    const fs::path path =
-        folder / fmt::format("{}-{:016x}.cubin", sources[i].name, hash(sources[i].text, seed));
-    if (!folder.empty()) codes[i] = read_cached(path);
+    const std::string name = fmt::format("{}-{:016x}.cubin", sources[i].name, hash(sources[i].text, seed));
+    codes[i] = read_cached(name);
     if (is_code(codes[i])) return;
     try {
       codes[i] = compile_kernel(sources[i], architecture);
-      if (!folder.empty()) write_cached(path, codes[i]);
+      write_cached(name, codes[i]);
     } catch (...) {
       errors[i] = std::current_exception();
     }

@@ -9,12 +9,9 @@
 
 namespace nf::cuda {
 
-// The machine code (a cubin) of each kernel for an architecture such as "sm_90a". What the cache does not
-// hold is compiled, by as many threads as there are cores. The cache is the folder nanoformer/kernels in
-// XDG_CACHE_HOME, or in
-// ~/.cache; NF_KERNEL_CACHE names another, and "off" none. Its files are named by the hash of everything that
-// decides their content, written as a whole, and never needed: a cache that cannot be written or read costs
-// time alone. Throws Error with the compiler's words, or when NVRTC is not there.
+// The machine code (a cubin) of each kernel for an architecture such as "sm_90a". What the cache (cache.h)
+// does not hold is compiled, by as many threads as there are cores. Throws Error with the compiler's words,
+// or when NVRTC is not there.
 std::vector<std::string> compile_kernels(std::span<const KernelSource> sources,
                                          const std::string& architecture);
 

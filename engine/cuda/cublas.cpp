@@ -5,8 +5,13 @@
 #include <cublasLt.h>
 
 #include <algorithm>
-#include <array>
+#include <cstring>
+#include <functional>
+#include <optional>
+#include <vector>
 
+#include "base/hash.h"
+#include "cuda/cache.h"
 #include "cuda/dynamic_library.h"
 
 namespace nf::cuda {
@@ -14,6 +19,7 @@ namespace nf::cuda {
 struct Cublas::Library {
   decltype(&cublasLtCreate) create;
   decltype(&cublasLtDestroy) destroy;
+  decltype(&cublasLtGetVersion) version;
   decltype(&cublasLtMatmul) matmul;
   decltype(&cublasLtMatmulAlgoGetHeuristic) heuristic;
   decltype(&cublasLtMatmulDescInit_internal) desc_init;
@@ -29,6 +35,7 @@ struct Cublas::Library {
     const DynamicLibrary library(NF_CUBLASLT, NF_CUDA_LIBRARIES);
     library.find("cublasLtCreate", create);
     library.find("cublasLtDestroy", destroy);
+    library.find("cublasLtGetVersion", version);
     library.find("cublasLtMatmul", matmul);
     library.find("cublasLtMatmulAlgoGetHeuristic", heuristic);
     library.find("cublasLtMatmulDescInit_internal", desc_init);
@@ -51,12 +58,14 @@ struct Cublas::Library {
 
 namespace {
 
+constexpr int kCandidates = 8;
+constexpr int kTimedRuns = 5;
+
 cudaDataType_t data_type(DType dtype) { return dtype == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F; }
 
 // A matrix as the library sees it: `rows` adjacent elements, `columns` of them a leading dimension apart.
 struct ColumnMajor {
-  uint64_t rows, columns;
-  int64_t leading;
+  int64_t rows, columns, leading;
   bool transposed;  // with respect to what the product needs
 };
 
@@ -64,75 +73,194 @@ struct ColumnMajor {
 ColumnMajor column_major(const MatrixLayout& m, int64_t rows, int64_t columns) {
   const bool row_major = (m.col_stride == 1 || columns == 1) && (m.row_stride >= columns || rows == 1);
   const int64_t inner = row_major ? columns : rows, outer = row_major ? rows : columns;
-  return {static_cast<uint64_t>(inner), static_cast<uint64_t>(outer),
-          std::max(row_major ? m.row_stride : m.col_stride, inner), !row_major};
+  return {inner, outer, std::max(row_major ? m.row_stride : m.col_stride, inner), !row_major};
 }
 
 // Everything of one product that the library reads when it runs.
-struct Plan {
+struct Prepared {
   cublasLtMatmulDescOpaque_t operation = {};
   cublasLtMatrixLayoutOpaque_t first = {}, second = {}, result = {};
-  cublasLtMatmulAlgo_t algorithm = {};
-  size_t workspace_bytes = 0;
   float alpha = 1, beta = 0;
 };
 
+template <typename Library>
+class Preparation {
+ public:
+  Preparation(const Library& library, const Product& product) : lt_(library), p_(product) {
+    describe_operation();
+    describe(made_.first, p_.b.dtype, first_, p_.b.batch_stride);
+    describe(made_.second, p_.a.dtype, second_, p_.a.batch_stride);
+    describe(made_.result, p_.c.dtype, result_, p_.c.batch_stride);
+  }
+
+  Prepared& made() { return made_; }
+
+  // The algorithms that the library proposes, what it thinks fastest first.
+  std::vector<cublasLtMatmulHeuristicResult_t> candidates() {
+    cublasLtMatmulPreferenceOpaque_t preference;
+    lt_.check(lt_.preference_init(&preference, sizeof preference), "take a preference");
+    const size_t limit = Gpu::kProductWorkspace;
+    lt_.check(lt_.preference_set(&preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &limit, sizeof limit),
+              "take a preference");
+    std::vector<cublasLtMatmulHeuristicResult_t> found(kCandidates);
+    int count = 0;
+    const cublasStatus_t status =
+        lt_.heuristic(lt_.handle, &made_.operation, &made_.first, &made_.second, &made_.result, &made_.result,
+                      &preference, kCandidates, found.data(), &count);
+    if (status != CUBLAS_STATUS_SUCCESS || count == 0)
+      fail("cuda: cuBLASLt knows no algorithm for {} products [{}, {}] x [{}, {}] of {}: {}", p_.batch, p_.m,
+           p_.k, p_.k, p_.n, name(p_.a.dtype), lt_.status_text(status));
+    found.resize(static_cast<size_t>(count));
+    return found;
+  }
+
+ private:
+  void describe_operation() {
+    made_.beta = p_.accumulate ? 1 : 0;
+    lt_.check(lt_.desc_init(&made_.operation, sizeof made_.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F),
+              "describe a product");
+    const auto set = [&](cublasLtMatmulDescAttributes_t which, bool transposed) {
+      const cublasOperation_t operation = transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
+      lt_.check(lt_.desc_set(&made_.operation, which, &operation, sizeof operation), "transpose");
+    };
+    set(CUBLASLT_MATMUL_DESC_TRANSA, first_.transposed);
+    set(CUBLASLT_MATMUL_DESC_TRANSB, second_.transposed);
+  }
+
+  void describe(cublasLtMatrixLayoutOpaque_t& layout, DType dtype, const ColumnMajor& matrix,
+                int64_t batch_stride) {
+    lt_.check(lt_.layout_init(&layout, sizeof layout, data_type(dtype), static_cast<uint64_t>(matrix.rows),
+                              static_cast<uint64_t>(matrix.columns), matrix.leading),
+              "describe an operand");
+    const auto batch = static_cast<int32_t>(p_.batch);
+    lt_.check(lt_.layout_set(&layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &batch, sizeof batch), "batch");
+    lt_.check(lt_.layout_set(&layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &batch_stride,
+                             sizeof batch_stride),
+              "batch");
+  }
+
+  const Library& lt_;
+  Product p_;
+  ColumnMajor first_ = column_major(p_.b, p_.k, p_.n);
+  ColumnMajor second_ = column_major(p_.a, p_.m, p_.k);
+  ColumnMajor result_{p_.n, p_.m, std::max(p_.c.row_stride, p_.n), false};
+  Prepared made_;
+};
+
+// ---- the choice
+
+// Scratch operands to try algorithms on; null when they do not fit.
+std::shared_ptr<void> scratch(const MatrixLayout& m, int64_t rows, int64_t columns, int64_t batch) {
+  const int64_t elements =
+      (rows - 1) * m.row_stride + (columns - 1) * m.col_stride + (batch - 1) * m.batch_stride + 1;
+  const auto bytes = static_cast<size_t>(elements * size_of(m.dtype));
+  void* memory = nullptr;
+  if (cudaMalloc(&memory, bytes) != cudaSuccess) {
+    cudaGetLastError();
+    return nullptr;
+  }
+  cudaMemset(memory, 0, bytes);
+  return {memory, [](void* p) { cudaFree(p); }};
+}
+
+// Seconds of `run`, the best of several; nothing when it fails.
+std::optional<float> best_time(cudaStream_t stream, const std::function<bool()>& run) {
+  cudaEvent_t start = nullptr, stop = nullptr;
+  cudaEventCreate(&start);
+  cudaEventCreate(&stop);
+  std::optional<float> best;
+  for (int i = 0; i < kTimedRuns; ++i) {
+    cudaEventRecord(start, stream);
+    const bool ran = run();
+    cudaEventRecord(stop, stream);
+    float time = 0;
+    if (!ran || cudaEventSynchronize(stop) != cudaSuccess ||
+        cudaEventElapsedTime(&time, start, stop) != cudaSuccess)
+      break;
+    best = best ? std::min(*best, time) : time;
+  }
+  cudaEventDestroy(start);
+  cudaEventDestroy(stop);
+  return best;
+}
+
+// Everything that decides which algorithm is fastest.
+std::string cache_name(const Product& p, const std::string& gpu, size_t version) {
+  const auto layout = [](const MatrixLayout& m) {
+    return fmt::format("{} {} {} {}", name(m.dtype), m.row_stride, m.col_stride, m.batch_stride);
+  };
+  const std::string text = fmt::format("{} {} {} {} {} {} {} {} {} {}", gpu, version, p.batch, p.m, p.n, p.k,
+                                       layout(p.a), layout(p.b), layout(p.c), p.accumulate);
+  return fmt::format("product-{:016x}", hash(text));
+}
+
+// An algorithm as the cache keeps it: valid for the same version of the library.
+struct Choice {
+  cublasLtMatmulAlgo_t algorithm;
+  size_t workspace_bytes;
+};
+
+std::optional<Choice> read_choice(const std::string& file) {
+  const std::string bytes = read_cached(file);
+  Choice choice;
+  if (bytes.size() != sizeof choice) return {};
+  std::memcpy(&choice, bytes.data(), sizeof choice);
+  return choice;
+}
+
+void write_choice(const std::string& file, const Choice& choice) {
+  write_cached(file, {reinterpret_cast<const char*>(&choice), sizeof choice});
+}
+
+// The candidate for which `run` takes least time; the first when none can be timed.
+Choice fastest(const std::vector<cublasLtMatmulHeuristicResult_t>& candidates, cudaStream_t stream,
+               const std::function<bool(const Choice&)>& run) {
+  Choice best{candidates[0].algo, candidates[0].workspaceSize};
+  std::optional<float> least;
+  for (const cublasLtMatmulHeuristicResult_t& candidate : candidates) {
+    const Choice choice{candidate.algo, candidate.workspaceSize};
+    const std::optional<float> time = best_time(stream, [&] { return run(choice); });
+    if (!time || (least && *time >= *least)) continue;
+    least = time;
+    best = choice;
+  }
+  return best;
+}
+
 }  // namespace
 
-Cublas::Cublas(cudaStream_t stream) : library_(std::make_shared<Library>()), stream_(stream) {}
+Cublas::Cublas(cudaStream_t stream, std::string gpu)
+    : library_(std::make_shared<Library>()), stream_(stream), gpu_(std::move(gpu)) {}
 Cublas::~Cublas() = default;
 
 Multiply Cublas::product(const Product& p, void* workspace) const {
-  const Library& lt = *library_;
-  const auto made = std::make_shared<Plan>();
-  Plan& plan = *made;
-  plan.beta = p.accumulate ? 1 : 0;
-  const ColumnMajor first = column_major(p.b, p.k, p.n), second = column_major(p.a, p.m, p.k);
-  lt.check(lt.desc_init(&plan.operation, sizeof plan.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F),
-           "describe a product");
-  const auto set_transpose = [&](cublasLtMatmulDescAttributes_t which, bool transposed) {
-    const cublasOperation_t operation = transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
-    lt.check(lt.desc_set(&plan.operation, which, &operation, sizeof operation), "transpose");
+  Preparation preparation(*library_, p);
+  const auto made = std::make_shared<Prepared>(preparation.made());
+  const auto run = [made, library = library_, stream = stream_, workspace](
+                       const Choice& choice, const void* a, const void* b, void* c) {
+    return library->matmul(library->handle, &made->operation, &made->alpha, b, &made->first, a, &made->second,
+                           &made->beta, c, &made->result, c, &made->result, &choice.algorithm, workspace,
+                           choice.workspace_bytes, stream);
   };
-  set_transpose(CUBLASLT_MATMUL_DESC_TRANSA, first.transposed);
-  set_transpose(CUBLASLT_MATMUL_DESC_TRANSB, second.transposed);
-  const auto set_layout = [&](cublasLtMatrixLayoutOpaque_t& layout, DType dtype, const ColumnMajor& matrix,
-                              int64_t batch_stride) {
-    lt.check(
-        lt.layout_init(&layout, sizeof layout, data_type(dtype), matrix.rows, matrix.columns, matrix.leading),
-        "describe an operand");
-    const auto batch = static_cast<int32_t>(p.batch);
-    lt.check(lt.layout_set(&layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &batch, sizeof batch), "batch");
-    lt.check(lt.layout_set(&layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &batch_stride,
-                           sizeof batch_stride),
-             "batch");
-  };
-  set_layout(plan.first, p.b.dtype, first, p.b.batch_stride);
-  set_layout(plan.second, p.a.dtype, second, p.a.batch_stride);
-  set_layout(plan.result, p.c.dtype,
-             {static_cast<uint64_t>(p.n), static_cast<uint64_t>(p.m), std::max(p.c.row_stride, p.n), false},
-             p.c.batch_stride);
 
-  cublasLtMatmulPreferenceOpaque_t preference;
-  lt.check(lt.preference_init(&preference, sizeof preference), "take a preference");
-  const size_t workspace_limit = Gpu::kProductWorkspace;
-  lt.check(lt.preference_set(&preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace_limit,
-                             sizeof workspace_limit),
-           "take a preference");
-  cublasLtMatmulHeuristicResult_t found{};
-  int count = 0;
-  const cublasStatus_t status = lt.heuristic(lt.handle, &plan.operation, &plan.first, &plan.second,
-                                             &plan.result, &plan.result, &preference, 1, &found, &count);
-  if (status != CUBLAS_STATUS_SUCCESS || count == 0)
-    fail("cuda: cuBLASLt knows no algorithm for {} products [{}, {}] x [{}, {}] of {}: {}", p.batch, p.m, p.k,
-         p.k, p.n, name(p.a.dtype), lt.status_text(status));
-  plan.algorithm = found.algo;
-  plan.workspace_bytes = found.workspaceSize;
-  return [made, library = library_, stream = stream_, workspace](const void* a, const void* b, void* c) {
-    library->check(library->matmul(library->handle, &made->operation, &made->alpha, b, &made->first, a,
-                                   &made->second, &made->beta, c, &made->result, c, &made->result,
-                                   &made->algorithm, workspace, made->workspace_bytes, stream),
-                   "multiply");
+  const std::string file = cache_name(p, gpu_, library_->version());
+  std::optional<Choice> choice = read_choice(file);
+  if (!choice) {
+    const auto candidates = preparation.candidates();
+    choice = Choice{candidates[0].algo, candidates[0].workspaceSize};
+    if (has_cache()) {
+      const auto a = scratch(p.a, p.m, p.k, p.batch), b = scratch(p.b, p.k, p.n, p.batch),
+                 c = scratch(p.c, p.m, p.n, p.batch);
+      if (a && b && c) {
+        choice = fastest(candidates, stream_, [&](const Choice& tried) {
+          return run(tried, a.get(), b.get(), c.get()) == CUBLAS_STATUS_SUCCESS;
+        });
+        write_choice(file, *choice);
+      }
+    }
+  }
+  return [run, choice = *choice, library = library_](const void* a, const void* b, void* c) {
+    library->check(run(choice, a, b, c), "multiply");
   };
 }
 

@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include <memory>
+#include <string>
 
 #include "cuda/gpu.h"
 
@@ -11,18 +12,22 @@ namespace nf::cuda {
 
 class Cublas {
  public:
-  // Opens the library; throws Error when it is not there.
-  explicit Cublas(cudaStream_t stream);
+  // Opens the library; throws Error when it is not there. `gpu` is the name of the stream's GPU.
+  Cublas(cudaStream_t stream, std::string gpu);
   ~Cublas();
 
-  // The product with the algorithm that the library thinks fastest within the workspace; Error when it knows
-  // none. Multiply puts it on the stream.
+  // The product with the fastest of the algorithms that the library proposes, found by timing them once: the
+  // choice is kept in the cache (cache.h), so that every later run computes the same bits. Without a cache,
+  // or without memory to try them, it is the one that the library thinks fastest. Error when it knows none.
+  // Multiply puts it on the stream.
   Multiply product(const Product& product, void* workspace) const;
 
  private:
   struct Library;
+
   std::shared_ptr<const Library> library_;
   cudaStream_t stream_;
+  std::string gpu_;
 };
 
 }  // namespace nf::cuda

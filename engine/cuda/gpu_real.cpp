@@ -81,11 +81,7 @@ class LoadedKernel : public CompiledKernel {
 
 class RealGpu : public Gpu {
  public:
-  explicit RealGpu(int ordinal)
-      : ordinal_(ordinal),
-        architecture_(architecture_of(open_gpu(ordinal))),
-        stream_(make_stream()),
-        cublas_(stream_.get()) {}
+  explicit RealGpu(int ordinal) : RealGpu(ordinal, open_gpu(ordinal)) {}
 
   Buffer allocate(int64_t bytes) override {
     use();
@@ -166,6 +162,12 @@ class RealGpu : public Gpu {
 
  private:
   using Stream = std::shared_ptr<CUstream_st>;
+
+  RealGpu(int ordinal, const cudaDeviceProp& properties)
+      : ordinal_(ordinal),
+        architecture_(architecture_of(properties)),
+        stream_(make_stream()),
+        cublas_(stream_.get(), properties.name) {}
 
   static Stream make_stream() {
     cudaStream_t stream = nullptr;
