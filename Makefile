@@ -31,7 +31,7 @@ define install
 endef
 
 .DEFAULT_GOAL := build
-.PHONY: help packages peers configure build test demo bench fuzz format format-check install clean
+.PHONY: help packages peers configure build test demo bench gpu-bundle gpu-check fuzz format format-check install clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -71,6 +71,15 @@ bench: packages  ## build and run the benchmarks
 	@$(CMAKE) --preset $(PRESET) >/dev/null
 	@cmake --build $(BUILD) -j $(JOBS) --target bench
 	@for program in $(BUILD)/bench/*_bench; do echo "== $$(basename $$program)"; $$program || exit 1; done
+
+# A machine with a GPU may have no package access: there, what `make gpu-bundle` packed elsewhere is run as it is.
+GPU_BUNDLE ?= build/gpu
+gpu-bundle: build ## pack the GPU's checks, with libraries, into build/gpu for a machine without package access
+	@bash tests/cuda/bundle.sh $(BUILD) $(GPU_BUNDLE)
+
+gpu-check:       ## run the CUDA backend's tests and benchmarks on this machine's GPU
+	@[ -x $(GPU_BUNDLE)/nf-tests ] || $(MAKE) --no-print-directory build
+	@bash tests/cuda/gpu_check.sh $$([ -x $(GPU_BUNDLE)/nf-tests ] && echo $(GPU_BUNDLE) || echo $(BUILD))
 
 FUZZ_SECONDS ?= 60
 fuzz: packages   ## build the fuzzers with clang and run each for FUZZ_SECONDS (60)

@@ -72,7 +72,7 @@ Estimate estimate(const CommandLine& line) {
   result.training_flops = training_flops_per_token(result.model, settings.seq_len);
   result.executed_flops = executed_flops(result.model, result.forward_flops, result.training_flops);
   result.memory = estimate_memory(result.model, options, *device);
-  result.shortage = memory_shortage(result.memory, result.model, options, *device, machine_memory());
+  result.shortage = memory_shortage(result.memory, result.model, options, *device, memory_around(*device));
   result.kv_cache_bytes =
       kv_cache_values(result.model) * result.model.num_hidden_layers * size_of(options.compute);
   result.peak_flops = device->peak_flops(options.compute);

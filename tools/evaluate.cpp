@@ -9,17 +9,19 @@
 namespace nf {
 namespace {
 
-std::span<float> floats(State& state, const std::string& name) {
-  const std::span<std::byte> memory = state.memory(name);
-  return {reinterpret_cast<float*>(memory.data()), memory.size() / sizeof(float)};
-}
-
 IdTable columns(const IdTable& table, int64_t first, int64_t count) {
   IdTable result{table.rows, count, {}};
   for (int64_t row = 0; row < table.rows; ++row)
     for (int64_t column = first; column < first + count; ++column)
       result.values.push_back(table.values[static_cast<size_t>(row * table.columns + column)]);
   return result;
+}
+
+void divide(State& state, const std::string& name, double divisor) {
+  std::vector<float> values(static_cast<size_t>(state.type(name).shape.elements()));
+  state.read(name, std::as_writable_bytes(std::span(values)));
+  for (float& value : values) value = static_cast<float>(value / divisor);
+  state.write(name, std::as_bytes(std::span(values)));
 }
 
 // Documents of T positions as those of T + 1, the last a document of its own.
@@ -94,8 +96,7 @@ Evaluation evaluate(LoadedModel& model, const EvaluationInput& input, DType comp
   if (gradients)
     for (const Parameter& p : model.parameters) {
       if (!p.trained) continue;
-      for (float& value : floats(*model.state, gradient_name(p.name)))
-        value = static_cast<float>(value / static_cast<double>(result.tokens));
+      divide(*model.state, gradient_name(p.name), static_cast<double>(result.tokens));
     }
   return result;
 }

@@ -58,11 +58,12 @@ bool is_known_extra(std::string_view name, const std::set<std::string>& known) {
 }
 
 void write_narrow(State& state, const std::string& name, std::span<const float> values) {
-  const std::span<std::byte> memory = state.memory(name);
-  for (size_t i = 0; i < values.size(); ++i) {
-    const bf16 narrow = to_bf16(values[i]);
-    std::memcpy(memory.data() + i * sizeof(bf16), &narrow, sizeof narrow);
-  }
+  state.overwrite(name, [&](std::span<std::byte> memory) {
+    for (size_t i = 0; i < values.size(); ++i) {
+      const bf16 narrow = to_bf16(values[i]);
+      std::memcpy(memory.data() + i * sizeof(bf16), &narrow, sizeof narrow);
+    }
+  });
 }
 
 constexpr std::string_view kWanted = "-m takes a run of nf-train, or the folder of a checkpoint";
@@ -118,8 +119,9 @@ void load_weights(State& state, const std::vector<Parameter>& parameters, const 
       continue;
     }
     state.ensure(p.name, {DType::f32, p.shape});
-    const std::span<std::byte> memory = state.memory(p.name);
-    read_floats(tensor, {reinterpret_cast<float*>(memory.data()), memory.size() / sizeof(float)}, path);
+    state.overwrite(p.name, [&](std::span<std::byte> memory) {
+      read_floats(tensor, {reinterpret_cast<float*>(memory.data()), memory.size() / sizeof(float)}, path);
+    });
   }
 }
 

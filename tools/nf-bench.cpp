@@ -6,6 +6,7 @@
 #include "tools/arguments.h"
 #include "tools/bench/sections.h"
 #include "tools/bench/steps.h"
+#include "tools/device.h"
 #include "tools/output_paths.h"
 #include "tools/program.h"
 #include "tools/settings.h"
@@ -15,7 +16,7 @@ namespace {
 
 struct Arguments {
   std::vector<std::string> sections;
-  std::string model = "gqa";
+  std::string model = "gqa", device = "cpu";
   int64_t threads = 0;
   double seconds = 0.3;
   bool json = false;
@@ -57,6 +58,7 @@ bool read(Arguments& a, int argc, char** argv) {
   FlagTable flags("nf-bench", "sections come before all flags");
   flags.text({.name = "model", .takes = "CONFIG", .help = "what 'steps' trains", .letter = 'm'}, a.model);
   flags.real({.name = "seconds", .takes = "S", .help = "time to spend on each measurement"}, a.seconds);
+  flags.word({.name = "device", .takes = "cpu|cuda", .help = "what to measure"}, a.device, {"cpu", "cuda"});
   flags.whole({.name = "threads", .takes = "N", .help = "threads to use", .default_text = "all cores"},
               a.threads, 1, 1024);
   flags.toggle({.name = "json", .help = "print one JSON object, when everything is measured"}, a.json);
@@ -79,7 +81,7 @@ int run(int argc, char** argv) {
   if (!read(a, argc, argv)) return kExitDone;
   const int threads =
       a.threads > 0 ? static_cast<int>(a.threads) : parse_training("", ModelConfig{}, "nf-bench").threads;
-  const Bench bench{.device = cpu_device(threads), .threads = threads, .seconds = a.seconds};
+  const Bench bench{.device = open_device(a.device, threads), .threads = threads, .seconds = a.seconds};
   const auto wanted = [&](std::string_view name) {
     return a.sections.empty() || std::find(a.sections.begin(), a.sections.end(), name) != a.sections.end();
   };

@@ -9,6 +9,7 @@
 #include "tools/arguments.h"
 #include "tools/data/batches.h"
 #include "tools/data/source.h"
+#include "tools/device.h"
 #include "tools/evaluate.h"
 #include "tools/output_paths.h"
 #include "tools/program.h"
@@ -66,8 +67,8 @@ void describe(FlagTable& flags, Arguments& a) {
   flags.section("Machine");
   flags.word({.name = "dtype", .takes = "f32|bf16", .help = "operands of the matrix products"}, a.dtype,
              {"f32", "bf16"});
-  flags.word({.name = "device", .takes = "cpu|reference", .help = "reference is slow, in double precision"},
-             a.device, {"cpu", "reference"});
+  flags.word({.name = "device", .takes = "cpu|cuda|reference", .help = kDeviceHelp}, a.device,
+             {kDeviceWords.begin(), kDeviceWords.end()});
   flags.whole({.name = "threads", .takes = "N", .help = "threads to use", .default_text = "all cores"},
               a.threads, 1, 1024);
 }
@@ -116,9 +117,10 @@ void evaluate_ids(LoadedModel& model, const Arguments& a) {
   const Evaluation result = evaluate(model, input, compute, !a.grads.empty());
   if (!a.grads.empty()) {
     SafetensorsWriter writer;
+    std::vector<Buffer> copies;
     for (const Parameter& p : model.parameters)
       if (p.trained)
-        writer.add({p.name, DType::f32, p.shape, std::as_const(*model.state).memory(gradient_name(p.name))});
+        writer.add({p.name, DType::f32, p.shape, model.state->host_bytes(gradient_name(p.name), copies)});
     writer.write(a.grads);
   }
   print_result(result.loss, result.tokens);
@@ -180,8 +182,7 @@ void evaluate_text(LoadedModel& model, const Arguments& a) {
 int run(int argc, char** argv) {
   Arguments a;
   if (!read(a, argc, argv)) return kExitDone;
-  LoadedModel model =
-      load_model(a.model, a.device == "cpu" ? cpu_device(static_cast<int>(a.threads)) : reference_device());
+  LoadedModel model = load_model(a.model, open_device(a.device, static_cast<int>(a.threads)));
   if (a.ids.empty())
     evaluate_text(model, a);
   else

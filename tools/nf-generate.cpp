@@ -9,6 +9,7 @@
 
 #include "nf/file.h"
 #include "tools/arguments.h"
+#include "tools/device.h"
 #include "tools/generate.h"
 #include "tools/line_reader.h"
 #include "tools/output_paths.h"
@@ -19,7 +20,7 @@ namespace nf {
 namespace {
 
 struct Arguments {
-  std::string model, prompts_file, dtype = "bf16";
+  std::string model, prompts_file, dtype = "bf16", device = "cpu";
   std::vector<std::string> prompts, stop;
   int64_t max_tokens = 200, samples = 1, threads = 0, seed = 1;
   bool special = false, json = false;
@@ -69,6 +70,8 @@ void describe(FlagTable& flags, Arguments& a) {
   flags.section("Machine");
   flags.word({.name = "dtype", .takes = "bf16|f32", .help = "operands of the matrix products"}, a.dtype,
              {"bf16", "f32"});
+  flags.word({.name = "device", .takes = "cpu|cuda|reference", .help = kDeviceHelp}, a.device,
+             {kDeviceWords.begin(), kDeviceWords.end()});
   flags.whole({.name = "threads", .takes = "N", .help = "threads to use", .default_text = "all cores"},
               a.threads, 1, 1024);
   flags.toggle(
@@ -109,7 +112,7 @@ class Program {
  public:
   explicit Program(const Arguments& a)
       : a_(a),
-        model_(load_model(a.model, cpu_device(static_cast<int>(a.threads)))),
+        model_(load_model(a.model, open_device(a.device, static_cast<int>(a.threads)))),
         tokenizer_(load_tokenizer(model_.folder)) {
     require(tokenizer_->vocab_size() <= model_.config.vocab_size,
             "{}: the tokenizer knows {} tokens, the model {}", model_.folder.string(),

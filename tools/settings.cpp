@@ -10,6 +10,7 @@
 
 #include "nf/error.h"
 #include "nf/json.h"
+#include "tools/device.h"
 
 namespace nf {
 namespace {
@@ -33,7 +34,7 @@ constexpr std::array<std::string_view, 2> kWords<MuonScaling> = {"original", "mo
 template <>
 constexpr std::array<std::string_view, 2> kWords<ComputeType> = {"bf16", "f32"};
 template <>
-constexpr std::array<std::string_view, 2> kWords<DeviceKind> = {"cpu", "reference"};
+constexpr auto kWords<DeviceKind> = kDeviceWords;
 template <>
 constexpr std::array<std::string_view, 2> kWords<BatchMode> = {"pack", "pad"};
 

@@ -20,7 +20,7 @@
 namespace nf {
 
 enum class ComputeType : uint8_t { bf16, f32 };  // operands of the matrix products
-enum class DeviceKind : uint8_t { cpu, reference };
+enum class DeviceKind : uint8_t { cpu, cuda, reference };
 
 std::string_view name(Optimizer optimizer);
 std::string_view name(Schedule schedule);

@@ -83,7 +83,8 @@ constexpr auto kSchedule = std::to_array<Flag>({
 
 constexpr auto kMachine = std::to_array<Flag>({
     {"dtype", "dtype", value, "bf16|f32", "operands of the matrix products; weights are f32 always"},
-    {"device", "device", value, "cpu|reference", "reference is slow, in double precision", "cpu"},
+    {"device", "device", value, "cpu|cuda|reference",
+     "cuda: one NVIDIA GPU; reference: slow, in double precision", "cpu"},
     {"threads", "threads", value, "N", "threads to use; results do not depend on it", "all cores"},
     {"seed", "seed", value, "S", "of initial weights, order of the data and dropout"},
     {"profile", "", toggle, "", "report the time of every kernel at the end"},

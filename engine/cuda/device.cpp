@@ -1,11 +1,50 @@
 // A GPU as a Device.
+#include <algorithm>
+#include <chrono>
 #include <mutex>
+#include <random>
 
 #include "cuda/gpu.h"
 #include "cuda/kernels.h"
 
 namespace nf::cuda {
 namespace {
+
+// Numbers near one in size: a GPU multiplies zeros faster than anything else.
+void fill_randomly(Gpu& gpu, std::byte* to, int64_t bytes, DType dtype) {
+  std::vector<float> wide(1 << 18);
+  std::minstd_rand random;
+  for (float& x : wide)
+    x = 2.0F * static_cast<float>(random()) / static_cast<float>(std::minstd_rand::max()) - 1.0F;
+  std::vector<bf16> narrow;
+  for (float x : wide) narrow.push_back(to_bf16(x));
+  const std::span<const std::byte> part =
+      dtype == DType::bf16 ? std::as_bytes(std::span(narrow)) : std::as_bytes(std::span(wide));
+  for (int64_t at = 0; at < bytes; at += static_cast<int64_t>(part.size())) gpu.write(to + at, part);
+}
+
+// Of a large product.
+double measure_peak_flops(Gpu& gpu, DType dtype) {
+  const int64_t n = dtype == DType::bf16 ? 8192 : 4096;
+  constexpr int kRuns = 5;
+  const MatrixLayout layout{dtype, n, 1};
+  const Buffer a = gpu.allocate(n * n * size_of(dtype)), b = gpu.allocate(n * n * size_of(dtype)),
+               c = gpu.allocate(n * n * size_of(dtype)), workspace = gpu.allocate(Gpu::kProductWorkspace);
+  fill_randomly(gpu, a.get(), n * n * size_of(dtype), dtype);
+  fill_randomly(gpu, b.get(), n * n * size_of(dtype), dtype);
+  const Multiply multiply =
+      gpu.product({.m = n, .n = n, .k = n, .a = layout, .b = layout, .c = layout}, workspace.get());
+  double best = 0;
+  for (int run = 0; run < kRuns; ++run) {
+    gpu.synchronize();
+    const auto start = std::chrono::steady_clock::now();
+    multiply(a.get(), b.get(), c.get());
+    gpu.synchronize();
+    const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
+    best = std::max(best, 2.0 * static_cast<double>(n * n * n) / time.count());
+  }
+  return best;
+}
 
 class GpuDevice : public Device {
  public:
@@ -23,6 +62,8 @@ class GpuDevice : public Device {
     return kernel == nullptr || kernel->workspace == nullptr ? 0 : kernel->workspace(graph, node);
   }
 
+  DeviceMemory memory() const override { return has_gpu() ? gpu().memory() : DeviceMemory{}; }
+  double peak_flops(DType dtype) const override { return has_gpu() ? measure_peak_flops(gpu(), dtype) : 0; }
   bool shares_host_memory() const override { return false; }
   Buffer allocate(int64_t bytes) const override { return gpu().allocate(bytes); }
   void write(std::byte* to, std::span<const std::byte> from) const override { gpu().write(to, from); }
@@ -55,6 +96,13 @@ class GpuDevice : public Device {
     return gpu_;
   }
   Gpu& gpu() const { return *shared_gpu(); }
+  bool has_gpu() const {
+    try {
+      return shared_gpu() != nullptr;
+    } catch (const Error&) {
+      return false;
+    }
+  }
 
   std::function<std::shared_ptr<Gpu>()> open_;
   mutable std::once_flag opened_;

@@ -53,7 +53,7 @@ class Gpu {
 
   // Device memory, zeroed, aligned to 256 bytes. Throws Error when there is not enough.
   virtual Buffer allocate(int64_t bytes) = 0;
-  virtual int64_t available_memory() = 0;  // bytes that are free now
+  virtual DeviceMemory memory() = 0;  // of the whole GPU, now
   // Copies between host and device in the stream's order. `from` and `to` may be used again when they return.
   virtual void write(std::byte* to, std::span<const std::byte> from) = 0;
   virtual void read(std::span<std::byte> to, const std::byte* from) = 0;

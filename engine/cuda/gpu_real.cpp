@@ -85,25 +85,25 @@ class RealGpu : public Gpu {
 
   Buffer allocate(int64_t bytes) override {
     use();
-    void* memory = nullptr;
-    const cudaError_t result = cudaMalloc(&memory, static_cast<size_t>(std::max<int64_t>(bytes, 1)));
+    void* address = nullptr;
+    const cudaError_t result = cudaMalloc(&address, static_cast<size_t>(std::max<int64_t>(bytes, 1)));
     if (result == cudaErrorMemoryAllocation) {
       cudaGetLastError();
       constexpr double kGiB = 1 << 30;
       fail("cuda: {:.2f} GiB do not fit beside what is in use: {:.2f} GiB of the GPU's memory are free",
-           static_cast<double>(bytes) / kGiB, static_cast<double>(available_memory()) / kGiB);
+           static_cast<double>(bytes) / kGiB, static_cast<double>(memory().available) / kGiB);
     }
     check(result, "allocate memory");
-    Buffer buffer(static_cast<std::byte*>(memory), [stream = stream_](std::byte* p) { cudaFree(p); });
-    check(cudaMemsetAsync(memory, 0, static_cast<size_t>(bytes), stream_.get()), "clear memory");
+    Buffer buffer(static_cast<std::byte*>(address), [stream = stream_](std::byte* p) { cudaFree(p); });
+    check(cudaMemsetAsync(address, 0, static_cast<size_t>(bytes), stream_.get()), "clear memory");
     return buffer;
   }
 
-  int64_t available_memory() override {
+  DeviceMemory memory() override {
     use();
     size_t free = 0, total = 0;
     check(cudaMemGetInfo(&free, &total), "ask for the free memory");
-    return static_cast<int64_t>(free);
+    return {.total = static_cast<int64_t>(total), .available = static_cast<int64_t>(free)};
   }
 
   void write(std::byte* to, std::span<const std::byte> from) override {

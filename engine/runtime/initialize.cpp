@@ -12,16 +12,12 @@
 namespace nf {
 namespace {
 
-// Lets `fill` write the tensor's elements: in place where the host can.
-void fill_with(State& state, const std::string& name, const std::function<void(std::span<float>)>& fill) {
+void overwrite_floats(State& state, const std::string& name,
+                      const std::function<void(std::span<float>)>& fill) {
   require(state.type(name).dtype == DType::f32, "state: '{}' is not f32", name);
-  if (state.device()->shares_host_memory()) {
-    const std::span<std::byte> memory = state.memory(name);
-    return fill({reinterpret_cast<float*>(memory.data()), memory.size() / sizeof(float)});
-  }
-  std::vector<float> values(static_cast<size_t>(state.type(name).shape.elements()));
-  fill(values);
-  state.write(name, std::as_bytes(std::span(values)));
+  state.overwrite(name, [&](std::span<std::byte> bytes) {
+    fill({reinterpret_cast<float*>(bytes.data()), bytes.size() / sizeof(float)});
+  });
 }
 
 // Box and Muller: two uniform words make two deviates; a Philox block makes four. `first`, a multiple of 4,
@@ -45,7 +41,7 @@ void fill_normal_range(std::span<float> values, size_t first, double std, Philox
 }  // namespace
 
 void fill_constant(State& state, const std::string& name, double value) {
-  fill_with(state, name, [&](std::span<float> values) {
+  overwrite_floats(state, name, [&](std::span<float> values) {
     std::fill(values.begin(), values.end(), static_cast<float>(value));
   });
 }
@@ -53,7 +49,7 @@ void fill_constant(State& state, const std::string& name, double value) {
 void fill_normal(State& state, const std::string& name, double std, uint64_t seed) {
   const PhiloxKey key{static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)};
   const uint64_t stream = hash(name);
-  fill_with(state, name, [&](std::span<float> values) {
+  overwrite_floats(state, name, [&](std::span<float> values) {
     constexpr size_t kPerTask = 1 << 16;
     const auto tasks = static_cast<int64_t>((values.size() + kPerTask - 1) / kPerTask);
     parallel_for(processor_count(), tasks, [&](int64_t task) {

@@ -79,4 +79,19 @@ void State::read(const std::string& name, std::span<std::byte> bytes) const {
   device_->read(bytes, tensor.buffer.get());
 }
 
+std::span<const std::byte> State::host_bytes(const std::string& name, std::vector<Buffer>& copies) const {
+  if (device_->shares_host_memory()) return memory(name);
+  const auto bytes = static_cast<size_t>(type(name).bytes());
+  copies.push_back(allocate_host_memory(static_cast<int64_t>(bytes)));
+  read(name, {copies.back().get(), bytes});
+  return {copies.back().get(), bytes};
+}
+
+void State::overwrite(const std::string& name, const std::function<void(std::span<std::byte>)>& write_to) {
+  if (device_->shares_host_memory()) return write_to(memory(name));
+  std::vector<std::byte> bytes(static_cast<size_t>(type(name).bytes()));
+  write_to(bytes);
+  write(name, bytes);
+}
+
 }  // namespace nf

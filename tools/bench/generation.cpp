@@ -61,7 +61,7 @@ void bench_generation(const Bench& bench, BenchReport& report) {
                   {.key = "share_of_copy", .title = "% of copy", .scale = 100}});
   const std::unique_ptr<Executable> prompt = compile_for(model, state, kPrompt);
   const Timing reading = measure(
-      bench.seconds, [&] { prompt->run(); }, [&] { return bench.device->peak_flops(DType::bf16); });
+      bench, [&] { prompt->run(); }, [&] { return bench.device->peak_flops(DType::bf16); });
   const double rate = flops_of(*prompt) / reading.seconds;
   report.row(fmt::format("reading {} tokens", kPrompt), "bf16",
              {reading.seconds * 1e3, static_cast<double>(kPrompt) / reading.seconds, rate * 1e-9,
@@ -69,7 +69,7 @@ void bench_generation(const Bench& bench, BenchReport& report) {
   const std::unique_ptr<Executable> token = compile_for(model, state, 1);
   MemoryCopy copy(bench);
   const Timing writing = measure(
-      bench.seconds, [&] { token->run(); }, [&] { return copy.bytes_per_second(); });
+      bench, [&] { token->run(); }, [&] { return copy.bytes_per_second(); });
   const double speed = weight_bytes(model) / writing.seconds;
   report.row(fmt::format("writing a token behind {}", kPrompt - 1), "bf16",
              {writing.seconds * 1e3, 1 / writing.seconds, kNoFigure, kNoFigure, speed * 1e-9,

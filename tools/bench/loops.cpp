@@ -122,7 +122,7 @@ void bench_loops(const Bench& bench, BenchReport& report) {
       if (executable->has_input(scalar)) executable->set(scalar, std::span(&one, 1));
     }
     const Timing timing = measure(
-        bench.seconds, [&] { executable->run(); }, [&] { return memory.bytes_per_second(); });
+        bench, [&] { executable->run(); }, [&] { return memory.bytes_per_second(); });
     const double rate = static_cast<double>(loop.bytes * kRows * kColumns) / timing.seconds;
     report.row(loop.name, "", {timing.seconds * 1e3, rate * 1e-9, rate / timing.yardstick});
   }

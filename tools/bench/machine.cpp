@@ -9,12 +9,12 @@ void bench_machine(const Bench& bench, BenchReport& report) {
                  {{.key = "gflops", .title = "GFLOP/s"}, {.key = "gb_per_second", .title = "GB/s"}});
   for (const DType dtype : {DType::f32, DType::bf16}) {
     const Timing timing = measure(
-        0, [] {}, [&] { return bench.device->peak_flops(dtype); });
+        {.device = bench.device}, [] {}, [&] { return bench.device->peak_flops(dtype); });
     report.row("peak of matrix products", name(dtype), {timing.yardstick * 1e-9, kNoFigure});
   }
   MemoryCopy copy(bench);
   const Timing timing = measure(
-      0, [] {}, [&] { return copy.bytes_per_second(); });
+      {.device = bench.device}, [] {}, [&] { return copy.bytes_per_second(); });
   report.row("copy", "", {kNoFigure, timing.yardstick * 1e-9});
 }
 

@@ -18,22 +18,25 @@ double median(std::vector<double> values) {
 
 }  // namespace
 
-double seconds_of(const std::function<void()>& body) {
+double seconds_of(const Device& device, const std::function<void()>& body) {
   using Clock = std::chrono::steady_clock;
   const Clock::time_point start = Clock::now();
   body();
+  device.synchronize();
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-Timing measure(double seconds, const std::function<void()>& body, const std::function<double()>& yardstick) {
-  double once = seconds_of(body);
-  if (once < seconds) once = seconds_of(body);  // the first call also fetches its memory
-  const double sample = seconds / kSamples;
+Timing measure(const Bench& bench, const std::function<void()>& body,
+               const std::function<double()>& yardstick) {
+  double once = seconds_of(*bench.device, body);
+  // The first call also fetches its memory.
+  if (once < bench.seconds) once = seconds_of(*bench.device, body);
+  const double sample = bench.seconds / kSamples;
   const auto calls = static_cast<int64_t>(std::clamp(std::ceil(sample / std::max(once, 1e-9)), 1.0, 1e6));
   std::vector<double> times, rates;
   for (int i = 0; i < kSamples; ++i) {
     rates.push_back(yardstick());
-    const double time = seconds_of([&] {
+    const double time = seconds_of(*bench.device, [&] {
       for (int64_t call = 0; call < calls; ++call) body();
     });
     times.push_back(time / static_cast<double>(calls));
@@ -41,7 +44,7 @@ Timing measure(double seconds, const std::function<void()>& body, const std::fun
   return {median(std::move(times)), median(std::move(rates))};
 }
 
-MemoryCopy::MemoryCopy(const Bench& bench) {
+MemoryCopy::MemoryCopy(const Bench& bench) : device_(bench.device) {
   const TensorType type{DType::f32, {32768, 1024}};
   const auto memory = std::make_shared<State>(bench.device);
   fill_uniform(*memory, "from", type);
@@ -53,21 +56,24 @@ MemoryCopy::MemoryCopy(const Bench& bench) {
 
 double MemoryCopy::bytes_per_second() {
   const double bytes = 2.0 * static_cast<double>(copy_->plan().states.front().type.bytes());
-  double shortest = seconds_of([this] { copy_->run(); });
-  for (int i = 1; i < kSamples; ++i) shortest = std::min(shortest, seconds_of([this] { copy_->run(); }));
+  double shortest = seconds_of(*device_, [this] { copy_->run(); });
+  for (int i = 1; i < kSamples; ++i)
+    shortest = std::min(shortest, seconds_of(*device_, [this] { copy_->run(); }));
   return bytes / shortest;
 }
 
 void fill_uniform(State& state, const std::string& name, const TensorType& type) {
-  std::byte* memory = state.ensure(name, type);
-  std::minstd_rand random;
-  for (int64_t i = 0; i < type.shape.elements(); ++i) {
-    const float value = 2.0F * static_cast<float>(random()) / static_cast<float>(random.max()) - 1.0F;
-    if (type.dtype == DType::f32)
-      reinterpret_cast<float*>(memory)[i] = value;
-    else
-      reinterpret_cast<bf16*>(memory)[i] = to_bf16(value);
-  }
+  state.ensure(name, type);
+  state.overwrite(name, [&](std::span<std::byte> memory) {
+    std::minstd_rand random;
+    for (int64_t i = 0; i < type.shape.elements(); ++i) {
+      const float value = 2.0F * static_cast<float>(random()) / static_cast<float>(random.max()) - 1.0F;
+      if (type.dtype == DType::f32)
+        reinterpret_cast<float*>(memory.data())[i] = value;
+      else
+        reinterpret_cast<bf16*>(memory.data())[i] = to_bf16(value);
+    }
+  });
 }
 
 double flops_of(Executable& executable, std::string_view kind) {

@@ -15,22 +15,23 @@ struct Timing {
   double yardstick = 0;  // what the yardstick said
 };
 
-// Calls `body` to warm up, then takes at least kSamples samples, which together last about `seconds`, and
-// asks the yardstick before each of them, so that both see the same machine, as it grows warm. A yardstick is
-// a rate, or a time, measured anew at each call. Peaks and copies are the best of several moments: on a
-// machine that is busy with something else every share of them falls.
-constexpr int kSamples = 5;
-Timing measure(double seconds, const std::function<void()>& body, const std::function<double()>& yardstick);
-
-// The seconds that one call takes.
-double seconds_of(const std::function<void()>& body);
-
 // What the sections share.
 struct Bench {
   std::shared_ptr<const Device> device;
   int threads = 1;
   double seconds = 0;  // per measurement
 };
+
+// Calls `body` to warm up, then takes at least kSamples samples, which together last about `bench.seconds`,
+// and asks the yardstick before each of them, so that both see the same machine, as it grows warm. A
+// yardstick is a rate, or a time, measured anew at each call. Peaks and copies are the best of several
+// moments: on a machine that is busy with something else every share of them falls.
+constexpr int kSamples = 5;
+Timing measure(const Bench& bench, const std::function<void()>& body,
+               const std::function<double()>& yardstick);
+
+// The seconds that one call takes until the device is done with it.
+double seconds_of(const Device& device, const std::function<void()>& body);
 
 // Copies from one array to another, both larger than any cache: a compiled graph, as everything else here.
 class MemoryCopy {
@@ -40,6 +41,7 @@ class MemoryCopy {
   double bytes_per_second();
 
  private:
+  std::shared_ptr<const Device> device_;
   std::unique_ptr<Executable> copy_;
 };
 

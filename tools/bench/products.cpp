@@ -30,7 +30,7 @@ struct Case {
 void add_rate(const Bench& bench, BenchReport& report, const std::string& what, DType dtype,
               Executable& executable, double flops) {
   const Timing timing = measure(
-      bench.seconds, [&] { executable.run(); }, [&] { return bench.device->peak_flops(dtype); });
+      bench, [&] { executable.run(); }, [&] { return bench.device->peak_flops(dtype); });
   const double rate = flops / timing.seconds;
   report.row(what, name(dtype), {timing.seconds * 1e3, rate * 1e-9, rate / timing.yardstick});
 }
@@ -167,10 +167,10 @@ void bench_loss(const Bench& bench, BenchReport& report) {
   products.run();  // warms up
   double peak = 0;
   const Timing timing = measure(
-      bench.seconds, [&] { executable->run(); },
+      bench, [&] { executable->run(); },
       [&] {
         peak = std::max(peak, bench.device->peak_flops(kType));
-        return seconds_of([&] { products.run(); });
+        return seconds_of(*bench.device, [&] { products.run(); });
       });
   const double rate = products.flops() / timing.seconds;
   report.row(fmt::format("{} tokens, width {}, vocabulary {}", kTokens, kWidth, kVocab), name(kType),

@@ -34,7 +34,7 @@ Timing time_micro_step(const Bench& bench, const BenchModel& chosen, bool fuse) 
   step->set<int32_t>("ids", tokens);
   step->set<int32_t>("targets", tokens);
   return measure(
-      bench.seconds, [&] { step->run(); }, [&] { return bench.device->peak_flops(DType::bf16); });
+      bench, [&] { step->run(); }, [&] { return bench.device->peak_flops(DType::bf16); });
 }
 
 }  // namespace
@@ -61,7 +61,7 @@ StepTiming time_step(const Bench& bench, const BenchModel& chosen) {
                      {.batch = settings.batch_size, .length = settings.seq_len});
     int64_t number = 0;
     const Timing timing = measure(
-        bench.seconds, [&] { session.step(*batches, ++number, 1e-5); },
+        bench, [&] { session.step(*batches, ++number, 1e-5); },
         [&] { return bench.device->peak_flops(session.compute()); });
     result.compute = session.compute();
     result.seconds = timing.seconds;

@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "nf/device.h"
 #include "nf/safetensors.h"
 
 namespace nf {
@@ -26,6 +27,7 @@ namespace nf {
 struct CheckpointData {
   std::vector<NamedTensor> model;      // parameters: model.safetensors or its shards
   std::vector<NamedTensor> optimizer;  // moments, counters, averages: optimizer.safetensors
+  std::vector<Buffer> copies = {};     // that the tensors' bytes are in; none: they are the State's own
   std::string config_json;
   std::string trainer_state_json;
   std::vector<std::pair<std::string, std::string>> files;  // (plain name, content): the tokenizer's

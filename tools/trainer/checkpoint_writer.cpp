@@ -19,8 +19,10 @@ CheckpointWriter::~CheckpointWriter() {
   if (running_.valid()) running_.wait();
 }
 
-// Moves the tensors' bytes into the copy; false when there is no memory for it.
+// Moves the tensors' bytes into the copy, unless they are copies already; false when there is no memory for
+// it.
 bool CheckpointWriter::copy(CheckpointData& data) {
+  if (!data.copies.empty()) return true;
   size_t needed = 0;
   for (const auto* tensors : {&data.model, &data.optimizer})
     for (const NamedTensor& tensor : *tensors) needed += tensor.bytes.size();

@@ -14,8 +14,9 @@ Executables::Executables(const ModelConfig& model, const PlanOptions& options, s
     plans.push_back(plan_step(model_, options_, *state_->device(), kind, options_.longest));
     arena_bytes_ = std::max(arena_bytes_, plans.back().arena_bytes());
   }
+  const Device& device = *state_->device();
   if (const auto shortage =
-          memory_shortage(sum_memory(plans, kinds), model_, options_, *state_->device(), machine_memory()))
+          memory_shortage(sum_memory(plans, kinds), model_, options_, device, memory_around(device)))
     fail("{}", *shortage);
   arena_ = state_->device()->allocate(arena_bytes_);
   for (size_t i = 0; i < kinds.size(); ++i) {

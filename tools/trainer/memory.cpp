@@ -99,6 +99,12 @@ MachineMemory machine_memory(const fs::path& root) {
   return memory;
 }
 
+MachineMemory memory_around(const Device& device) {
+  if (device.shares_host_memory()) return machine_memory();
+  const DeviceMemory memory = device.memory();
+  return {.total = memory.total, .available = memory.available};
+}
+
 std::optional<std::string> memory_shortage(const MemoryEstimate& needed, const ModelConfig& model,
                                            const PlanOptions& options, const Device& device,
                                            const MachineMemory& machine) {
@@ -111,9 +117,10 @@ std::optional<std::string> memory_shortage(const MemoryEstimate& needed, const M
     fits = estimate_memory(model, smaller, device).least() <= machine.available;
   }
   std::string line = fmt::format(
-      "not enough memory: --batch-size {} needs {} ({} state + {} arena), this machine has {}, {} of it free",
+      "not enough memory: --batch-size {} needs {} ({} state + {} arena), {} has {}, {} of it free",
       options.batch, format_bytes(needed.least()), format_bytes(needed.state()),
-      format_bytes(needed.arena() + needed.constants), format_bytes(machine.total),
+      format_bytes(needed.arena() + needed.constants),
+      device.shares_host_memory() ? "this machine" : "the GPU", format_bytes(machine.total),
       format_bytes(machine.available));
   line += fits ? fmt::format("; --batch-size {} fits, with {} times the --grad-accum for the same steps",
                              smaller.batch, options.batch / smaller.batch)

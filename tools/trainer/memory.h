@@ -49,6 +49,9 @@ struct MachineMemory {
 // `root`: the folder that holds proc and sys.
 MachineMemory machine_memory(const std::filesystem::path& root = "/");
 
+// Of what the device's tensors live in: the GPU's memory, or the machine's.
+MachineMemory memory_around(const Device& device);
+
 // Bytes of this process that are in memory now; 0: not known.
 int64_t process_memory(const std::filesystem::path& root = "/");
 

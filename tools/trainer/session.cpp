@@ -1,4 +1,5 @@
 #include "tools/trainer/session.h"
+#include "tools/device.h"
 
 #include <array>
 #include <cmath>
@@ -25,7 +26,7 @@ void set_scalar(Executable& executable, std::string_view name, double value) {
 }  // namespace
 
 std::shared_ptr<const Device> open_device(const TrainSettings& settings) {
-  return settings.device == DeviceKind::reference ? reference_device() : cpu_device(settings.threads);
+  return open_device(name(settings.device), settings.threads);
 }
 
 TrainingSession::TrainingSession(const ModelConfig& model, const TrainSettings& settings, bool documents,

@@ -9,51 +9,53 @@
 #include "tools/lora.h"
 
 namespace nf {
-namespace {
 
 namespace fs = std::filesystem;
 
-NamedTensor tensor_of(const State& state, const std::string& name) {
-  const TensorType& type = state.type(name);
-  return {name, type.dtype, type.shape, state.memory(name)};
-}
-
-}  // namespace
-
-std::vector<NamedTensor> weight_tensors(const State& state, const std::vector<Parameter>& parameters) {
-  std::vector<NamedTensor> tensors;
+std::vector<std::string> weight_names(const std::vector<Parameter>& parameters) {
+  std::vector<std::string> names;
   for (const Parameter& parameter : parameters)
-    if (parameter.trained) tensors.push_back(tensor_of(state, parameter.name));
-  return tensors;
+    if (parameter.trained) names.push_back(parameter.name);
+  return names;
 }
 
-std::vector<NamedTensor> optimizer_tensors(const State& state, const std::vector<Parameter>& parameters) {
+std::vector<std::string> optimizer_names(const State& state, const std::vector<Parameter>& parameters) {
   std::set<std::string_view> weights;
   for (const Parameter& parameter : parameters) weights.insert(parameter.name);
-  std::vector<NamedTensor> tensors;
+  std::vector<std::string> names;
   for (const std::string& name : state.names())
     if (state.type(name).dtype == DType::f32 && !weights.contains(name) && !name.starts_with("grad/"))
-      tensors.push_back(tensor_of(state, name));
+      names.push_back(name);
+  return names;
+}
+
+std::vector<NamedTensor> tensors_of(const State& state, const std::vector<std::string>& names,
+                                    std::vector<Buffer>& copies) {
+  std::vector<NamedTensor> tensors;
+  for (const std::string& name : names) {
+    const TensorType& type = state.type(name);
+    tensors.push_back({name, type.dtype, type.shape, state.host_bytes(name, copies)});
+  }
   return tensors;
 }
 
-void restore_tensors(State& state, const std::vector<NamedTensor>& wanted, const SafetensorsFile& file,
+void restore_tensors(State& state, const std::vector<std::string>& names, const SafetensorsFile& file,
                      std::string_view prefix) {
   const std::string path = file.path().string();
   std::set<std::string> known;
-  for (const NamedTensor& tensor : wanted) {
-    const std::string& name = *known.insert(std::string(prefix) + tensor.name).first;
+  for (const std::string& own : names) {
+    const TensorType& type = state.type(own);
+    const std::string& name = *known.insert(std::string(prefix) + own).first;
     const NamedTensor* found = file.find(name);
     require(found != nullptr, "{}: has no tensor '{}', which this model needs", path, name);
-    require(found->shape == tensor.shape, "{}: tensor '{}' has shape {}, this model needs {}", path, name,
-            to_string(found->shape), to_string(tensor.shape));
-    require(found->dtype == tensor.dtype, "{}: tensor '{}' is {}, not {}", path, name, nf::name(found->dtype),
-            nf::name(tensor.dtype));
+    require(found->shape == type.shape, "{}: tensor '{}' has shape {}, this model needs {}", path, name,
+            to_string(found->shape), to_string(type.shape));
+    require(found->dtype == type.dtype, "{}: tensor '{}' is {}, not {}", path, name, nf::name(found->dtype),
+            nf::name(type.dtype));
   }
   for (const NamedTensor& tensor : file.tensors())
     require(known.contains(tensor.name), "{}: tensor '{}' is not part of this run", path, tensor.name);
-  for (const NamedTensor& tensor : wanted)
-    state.write(tensor.name, file.at(std::string(prefix) + tensor.name).bytes);
+  for (const std::string& own : names) state.write(own, file.at(std::string(prefix) + own).bytes);
 }
 
 fs::path find_weights(const fs::path& path) {

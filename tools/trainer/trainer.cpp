@@ -137,9 +137,9 @@ void Trainer::start_weights() {
     load_weights(state, frozen, SafetensorsFile::open(base_));
   }
   if (checkpoint_) {
-    restore_tensors(state, weight_tensors(state, session_->parameters()), checkpoint_->model,
+    restore_tensors(state, weight_names(session_->parameters()), checkpoint_->model,
                     lora ? kAdapterPrefix : "");
-    restore_tensors(state, optimizer_tensors(state, session_->parameters()), checkpoint_->optimizer);
+    restore_tensors(state, optimizer_names(state, session_->parameters()), checkpoint_->optimizer);
     session_->weights_changed();
     batches_->seek(run_state_.position);
     first_step_ = run_state_.step;
@@ -250,9 +250,14 @@ void Trainer::save(bool best) {
   const State& state = session_->state();
   const ModelConfig& model = session_->model();
   const Tokenizer& tokenizer = *data_.tokenizer;
+  std::vector<Buffer> copies;
+  std::vector<NamedTensor> weights = tensors_of(state, weight_names(session_->parameters()), copies);
+  std::vector<NamedTensor> optimizer =
+      tensors_of(state, optimizer_names(state, session_->parameters()), copies);
   CheckpointData data{
-      .model = weight_tensors(state, session_->parameters()),
-      .optimizer = optimizer_tensors(state, session_->parameters()),
+      .model = std::move(weights),
+      .optimizer = std::move(optimizer),
+      .copies = std::move(copies),
       .config_json = merged_config_json(model, settings_),
       .trainer_state_json = to_json(run_state_, identity_),
       .files = {{"tokenizer.json", tokenizer.to_json()},

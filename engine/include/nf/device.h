@@ -36,6 +36,11 @@ struct BoundPlan {
 // One step, ready to go: no arguments, no allocation.
 using Launch = std::function<void()>;
 
+// What a device has of its own, in bytes; 0: nothing, or not known.
+struct DeviceMemory {
+  int64_t total = 0, available = 0;
+};
+
 // A backend. Stateless apart from its settings, so that one device serves any number of executables and
 // threads.
 class Device {
@@ -51,6 +56,8 @@ class Device {
   virtual bool unoptimized() const { return false; }
   virtual Buffer allocate(int64_t bytes) const = 0;
 
+  // Of a device with memory of its own; the others live in the host's.
+  virtual DeviceMemory memory() const { return {}; }
   // Whether the device's memory is the host's, to be read and written in place.
   virtual bool shares_host_memory() const { return true; }
   // Copies to and from the device's memory, in order with everything launched before and after.

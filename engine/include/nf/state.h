@@ -2,6 +2,7 @@
 // by name.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -34,6 +35,11 @@ class State {
   // Copies in and out, dense and row-major, in the tensor's own dtype; `bytes` must be exactly its size.
   void write(const std::string& name, std::span<const std::byte> bytes);
   void read(const std::string& name, std::span<std::byte> bytes) const;
+
+  // The tensor where the host can read it: its memory, or else a copy of it that `copies` owns from now on.
+  std::span<const std::byte> host_bytes(const std::string& name, std::vector<Buffer>& copies) const;
+  // Lets `write` overwrite the whole tensor: in its memory, or else on the host first.
+  void overwrite(const std::string& name, const std::function<void(std::span<std::byte>)>& write);
 
   // The memory itself; Error when the device does not share it with the host.
   std::span<std::byte> memory(const std::string& name);
