@@ -49,8 +49,12 @@ bool supports_cross_entropy(const Graph& graph, const Node& node);
 int64_t cross_entropy_workspace(const Graph& graph, const Node& node);
 Launch bind_cross_entropy(const BoundNode& bound);
 Launch bind_cross_entropy_backward(const BoundNode& bound);
+// The same with chunks of at most so many bytes of logits.
+Launch bind_cross_entropy(const BoundNode& bound, int64_t logit_bytes);
+Launch bind_cross_entropy_backward(const BoundNode& bound, int64_t logit_bytes);
 
 Launch bind_gather(const BoundNode& bound);
+bool supports_embedding_backward(const Graph& graph, const Node& node);
 int64_t scatter_workspace(const Graph& graph, const Node& node);
 Launch bind_scatter(const BoundNode& bound);
 

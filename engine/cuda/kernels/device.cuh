@@ -21,6 +21,10 @@ namespace nf::cuda {
 
 constexpr unsigned kAllLanes = 0xFFFFFFFFu;
 
+// NVRTC has no <cmath>.
+__device__ __forceinline__ float infinity() { return __uint_as_float(0x7F800000u); }
+__device__ __forceinline__ float not_a_number() { return __uint_as_float(0x7FC00000u); }
+
 // ---- narrow floats
 
 struct bf16 {
@@ -94,7 +98,7 @@ struct Sum {
   static __device__ __forceinline__ float combine(float a, float b) { return a + b; }
 };
 struct Max {
-  static __device__ __forceinline__ float identity() { return -INFINITY; }
+  static __device__ __forceinline__ float identity() { return -infinity(); }
   // As the other backends: a NaN on either side wins.
   static __device__ __forceinline__ float combine(float a, float b) { return a > b || a != a ? a : b; }
 };

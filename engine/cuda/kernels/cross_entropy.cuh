@@ -1,0 +1,133 @@
+// What stands between the matrix products of linear_cross_entropy: a block per token turns its row of hidden
+// . weight into loss and logsumexp, and for the backward pass into the gradient with respect to that row:
+//
+//   logit = cap(logit_scale * scale * projected)      loss = logsumexp - logit[target] + z_loss logsumexp^2
+//   d loss / d projected = g (p (1 + 2 z_loss logsumexp) - [is target]) cap'(logit) logit_scale scale
+#pragma once
+
+#include "cross_entropy_params.h"
+#include "device.cuh"
+
+namespace nf::cuda {
+
+constexpr int kLossThreads = 512;
+constexpr int kLossVector = 4;  // columns per access
+constexpr float kLog2e = 1.4426950408889634f;
+
+__device__ __forceinline__ float logit_factor(const CrossEntropyParams& p, int column) {
+  return p.scale == nullptr ? p.logit_scale : p.logit_scale * p.scale[column];
+}
+
+__device__ __forceinline__ float capped_logit(const CrossEntropyParams& p, float logit) {
+  if (p.cap_kind == LogitCap::soft) return p.cap * tanhf(logit / p.cap);
+  if (p.cap_kind == LogitCap::hard) return fminf(fmaxf(logit, -p.cap), p.cap);
+  return logit;
+}
+
+// Of the cap at a logit that went through it.
+__device__ __forceinline__ float cap_slope(const CrossEntropyParams& p, float logit) {
+  if (p.cap_kind == LogitCap::soft) return 1.0f - (logit / p.cap) * (logit / p.cap);
+  if (p.cap_kind == LogitCap::hard) return fabsf(logit) < p.cap ? 1.0f : 0.0f;
+  return 1.0f;
+}
+
+// Calls body(first column, four projections) for every vector of the row that begins before `columns`.
+template <typename Body>
+__device__ __forceinline__ void each_vector(const float* row, int columns, Body body) {
+  for (int column = threadIdx.x * kLossVector; column < columns; column += kLossThreads * kLossVector)
+    body(column, load_vector<kLossVector>(row + column));
+}
+
+// The sum of 2^(exponent) relative to the largest one, both kept up to date.
+struct OnlineSum {
+  float largest = -infinity(), sum = 0;
+
+  __device__ __forceinline__ void add(float x) {
+    if (x > largest) {
+      sum *= fast_exp2(largest - x);
+      largest = x;
+    }
+    sum += fast_exp2(x - largest);
+  }
+};
+
+// logsumexp of the row; every thread gets it.
+__device__ __forceinline__ float row_logsumexp(const CrossEntropyParams& p, const float* row,
+                                               float* scratch) {
+  OnlineSum own;
+  each_vector(row, p.real, [&](int column, const Vector<float, kLossVector>& projected) {
+#pragma unroll
+    for (int i = 0; i < kLossVector; ++i)
+      if (column + i < p.real)
+        own.add(capped_logit(p, projected.items[i] * logit_factor(p, column + i)) * kLog2e);
+  });
+  const float largest = block_reduce<Max, kLossThreads>(own.largest, scratch);
+  const float rescaled = own.sum == 0 ? 0.0f : own.sum * fast_exp2(own.largest - largest);
+  const float sum = block_reduce<Sum, kLossThreads>(rescaled, scratch);
+  return (largest + log2f(sum)) / kLog2e;
+}
+
+// Writes the loss of the block's token; returns whether its target counts.
+__device__ __forceinline__ bool finish_loss(const CrossEntropyParams& p, const float* row, float logsumexp) {
+  const int32_t target = p.targets[blockIdx.x];
+  const bool is_valid = target >= 0 && target < p.real;
+  if (threadIdx.x == 0) {
+    float loss = target == p.ignore_index ? 0.0f : not_a_number();
+    if (is_valid)
+      loss = logsumexp - capped_logit(p, row[target] * logit_factor(p, target)) +
+             p.z_loss * logsumexp * logsumexp;
+    p.loss[blockIdx.x] = loss;
+  }
+  return is_valid;
+}
+
+__device__ inline void cross_entropy_forward(const CrossEntropyParams& p) {
+  __shared__ float scratch[kLossThreads / 32];
+  const float* row = p.projected + blockIdx.x * p.stride;
+  const float logsumexp = row_logsumexp(p, row, scratch);
+  finish_loss(p, row, logsumexp);
+  if (threadIdx.x == 0) p.logsumexp[blockIdx.x] = logsumexp;
+}
+
+// With a scale, `projected` becomes what each element adds to the scale's gradient.
+template <typename T>
+__device__ void cross_entropy_backward(const CrossEntropyParams& p) {
+  __shared__ float scratch[kLossThreads / 32];
+  float* row = p.projected + blockIdx.x * p.stride;
+  T* gradient = static_cast<T*>(p.gradient) + blockIdx.x * p.stride;
+  const float logsumexp = row_logsumexp(p, row, scratch);
+  const bool is_valid = finish_loss(p, row, logsumexp);
+  const int32_t target = p.targets[blockIdx.x];
+  const float upstream = is_valid ? p.grad_loss[blockIdx.x] : 0.0f;
+  const float z_factor = 1.0f + 2.0f * p.z_loss * logsumexp;
+  __syncthreads();  // finish_loss has read the target's projection
+  each_vector(row, p.vocab, [&](int column, Vector<float, kLossVector> projected) {
+    Vector<T, kLossVector> out;
+#pragma unroll
+    for (int i = 0; i < kLossVector; ++i) {
+      float grad = 0, factor = 0;
+      if (is_valid && column + i < p.real) {
+        factor = logit_factor(p, column + i);
+        const float logit = capped_logit(p, projected.items[i] * factor);
+        const float probability = fast_exp2((logit - logsumexp) * kLog2e);
+        grad =
+            upstream * (probability * z_factor - (column + i == target ? 1.0f : 0.0f)) * cap_slope(p, logit);
+      }
+      from_float(grad * factor, out.items[i]);
+      projected.items[i] = grad == 0 ? 0.0f : grad * p.logit_scale * projected.items[i];
+    }
+    store_vector<kLossVector>(gradient + column, out);
+    if (p.scale != nullptr) store_vector<kLossVector>(row + column, projected);
+  });
+}
+
+// A thread per column adds what the rows give to the scale's gradient.
+__device__ inline void scale_gradient(const CrossEntropyParams& p) {
+  const int64_t column = int64_t(blockIdx.x) * kLossThreads + threadIdx.x;
+  if (column >= p.vocab) return;
+  float sum = p.is_first_chunk ? 0.0f : p.scale_gradient[column];
+  for (int64_t row = 0; row < p.tokens; ++row) sum += p.projected[row * p.stride + column];
+  p.scale_gradient[column] = sum;
+}
+
+}  // namespace nf::cuda
