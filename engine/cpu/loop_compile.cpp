@@ -220,7 +220,9 @@ class Compiler {
     for (const Stream& stream : program_.streams) keep_row |= stream.shift != 0;
     reduces_rows_ = keep_row;
     keep_row |= !program_.columns.empty() && space_.back() == 1;
-    const Shape sizes = collapse(space_, program_.streams, keep_row);
+    std::vector<Strides*> strides;
+    for (Stream& stream : program_.streams) strides.push_back(&stream.strides);
+    const Shape sizes = collapse(space_, strides, keep_row);
     program_.cols = sizes.back();
     for (int axis = 0; axis + 1 < sizes.rank(); ++axis) program_.lead.push_back(sizes[axis]);
     program_.rows = program_.lead.elements();

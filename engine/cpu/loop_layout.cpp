@@ -1,5 +1,4 @@
-// How a fused loop walks its tensors: axes joined where all tensors allow, blocks of rows for column
-// reductions.
+// How much a fused loop needs, from shapes alone: blocks of rows for column reductions, scratch memory.
 #include <algorithm>
 
 #include "cpu/loop_program.h"
@@ -10,13 +9,6 @@ namespace {
 
 // Elements per block of a column reduction, and the limits of their number and memory.
 constexpr int64_t kBlockElements = 16384, kMaxBlocks = 32, kMaxBlockLanes = int64_t{4} << 20;
-
-void erase_axis(Shape& shape, int axis) {
-  Shape result;
-  for (int i = 0; i < shape.rank(); ++i)
-    if (i != axis) result.push_back(shape[i]);
-  shape = result;
-}
 
 }  // namespace
 
@@ -42,27 +34,6 @@ Blocks column_blocks(const Graph& body, const Shape& space) {
   blocks.count = std::min(blocks.count, std::max<int64_t>(kMaxBlockLanes / lanes, 1));
   blocks.count = std::clamp<int64_t>(blocks.count, 1, std::max<int64_t>(blocks.units, 1));
   return blocks;
-}
-
-Shape collapse(const Shape& space, std::span<Stream> streams, bool keep_row) {
-  Shape sizes = space;
-  for (int axis = sizes.rank() - 1; axis >= 0; --axis) {
-    const bool is_row = axis == sizes.rank() - 1;
-    if (sizes[axis] != 1 || sizes.rank() == 1 || (is_row && keep_row)) continue;
-    erase_axis(sizes, axis);
-    for (Stream& stream : streams) erase_axis(stream.strides, axis);
-  }
-  for (int axis = sizes.rank() - 2; axis >= 0; --axis) {
-    if (axis == sizes.rank() - 2 && keep_row) continue;
-    const bool joins = std::all_of(streams.begin(), streams.end(), [&](const Stream& stream) {
-      return stream.strides[axis] == stream.strides[axis + 1] * sizes[axis + 1];
-    });
-    if (!joins) continue;
-    sizes[axis + 1] *= sizes[axis];
-    erase_axis(sizes, axis);
-    for (Stream& stream : streams) erase_axis(stream.strides, axis);
-  }
-  return sizes;
 }
 
 int64_t slot_bound(const Graph& body) {

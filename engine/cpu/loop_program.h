@@ -147,10 +147,6 @@ Code reduction_code(Code family, const Node& node, bool product);
 Code load_code(DType dtype, bool strided);
 Code store_code(DType dtype, bool strided);
 
-// Drops axes of size 1 and joins neighbours that every stream walks as one; `keep_row` leaves the last axis
-// alone. Rewrites the streams' strides and returns the new space.
-Shape collapse(const Shape& space, std::span<Stream> streams, bool keep_row);
-
 // The upper bound for LoopProgram::scratch and slots(), from the body and the space alone.
 int64_t scratch_bound(const Graph& body, const Shape& space);
 int64_t slot_bound(const Graph& body);

@@ -6,6 +6,7 @@ namespace nf::cuda {
 
 const Kernel* find_kernel(Op op) {
   static const std::vector<Kernel> table = {
+      {.op = Op::loop, .workspace = loop_workspace, .bind = bind_loop},
       {.op = Op::matmul, .workspace = matmul_workspace, .bind = bind_matmul},
       {.op = Op::linear_cross_entropy,
        .supports = supports_cross_entropy,

@@ -12,6 +12,14 @@ KernelLibrary::Slot KernelLibrary::slot(KernelSource source) {
   return slots_.back();
 }
 
+Launch KernelLibrary::launch(KernelSource source, const LaunchShape& shape, std::vector<std::byte> params) {
+  require(params.size() <= 4096, "cuda: the parameter of {} has {} bytes, at most 4096 are possible",
+          source.name, params.size());
+  return [gpu = gpu_, slot = slot(std::move(source)), shape, params = std::move(params)] {
+    gpu->launch(**slot, shape, params);
+  };
+}
+
 void KernelLibrary::compile() {
   const auto compiled = gpu_->compile(sources_);
   require(compiled.size() == slots_.size(), "cuda: {} kernels of {} were compiled", compiled.size(),

@@ -21,10 +21,12 @@ class KernelLibrary {
   template <typename Params>
   Launch launch(KernelSource source, const LaunchShape& shape, const Params& params) {
     static_assert(std::is_trivially_copyable_v<Params> && sizeof(Params) <= 4096);
-    return [gpu = gpu_, slot = slot(std::move(source)), shape, params] {
-      gpu->launch(**slot, shape, std::as_bytes(std::span(&params, 1)));
-    };
+    const auto bytes = std::as_bytes(std::span(&params, 1));
+    return launch(std::move(source), shape, std::vector(bytes.begin(), bytes.end()));
   }
+
+  // The same with the bytes of the parameter.
+  Launch launch(KernelSource source, const LaunchShape& shape, std::vector<std::byte> params);
 
   void compile();
 

@@ -1,5 +1,7 @@
 #include "graph/loop.h"
 
+#include <algorithm>
+
 #include "graph/op_table.h"
 
 namespace nf {
@@ -8,6 +10,38 @@ int column_axes(const Node& node, const Shape& space) {
   if (kind(node.op) != OpKind::reduce) return 0;
   const Shape& axes = node.attributes.list("axes");
   return axes.back() == space.rank() - 1 ? 0 : axes.rank();
+}
+
+namespace {
+
+void erase_axis(Shape& shape, int axis) {
+  Shape result;
+  for (int i = 0; i < shape.rank(); ++i)
+    if (i != axis) result.push_back(shape[i]);
+  shape = result;
+}
+
+}  // namespace
+
+Shape collapse(const Shape& space, std::span<Strides* const> strides, bool keep_row) {
+  Shape sizes = space;
+  for (int axis = sizes.rank() - 1; axis >= 0; --axis) {
+    const bool is_row = axis == sizes.rank() - 1;
+    if (sizes[axis] != 1 || sizes.rank() == 1 || (is_row && keep_row)) continue;
+    erase_axis(sizes, axis);
+    for (Strides* s : strides) erase_axis(*s, axis);
+  }
+  for (int axis = sizes.rank() - 2; axis >= 0; --axis) {
+    if (axis == sizes.rank() - 2 && keep_row) continue;
+    const bool joins = std::all_of(strides.begin(), strides.end(), [&](const Strides* s) {
+      return (*s)[axis] == (*s)[axis + 1] * sizes[axis + 1];
+    });
+    if (!joins) continue;
+    sizes[axis + 1] *= sizes[axis];
+    erase_axis(sizes, axis);
+    for (Strides* s : strides) erase_axis(*s, axis);
+  }
+  return sizes;
 }
 
 namespace {

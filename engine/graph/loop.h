@@ -22,7 +22,7 @@
 // read an element before it writes that element, and rows independently.
 #pragma once
 
-#include <vector>
+#include <span>
 
 #include "nf/graph.h"
 
@@ -31,6 +31,11 @@ namespace nf {
 // The number of leading axes that a column reduction sums away, or 0 if `node` is no column reduction in
 // space S.
 int column_axes(const Node& node, const Shape& space);
+
+// How a loop is walked: drops axes of size 1 and joins neighbours that every tensor walks as one; `keep_row`
+// leaves the last axis alone. `strides` are the tensors' over the axes of the space, 0 where they repeat;
+// rewritten for the new space, which is the result.
+Shape collapse(const Shape& space, std::span<Strides* const> strides, bool keep_row);
 
 // Throws Error unless the loop node obeys the contract above.
 void verify_loop(const Graph& graph, const Node& loop);

@@ -16,110 +16,17 @@
 #include "nf/graph.h"
 #include "nf/ops.h"
 #include "reference/interpreter.h"
-#include "tests/support/tensors.h"
+#include "tests/support/loops.h"
 
 using namespace nf;
+using test::Layout;
+using test::LoopBody;
+using test::make_outputs;
+using test::Memory;
 using test::Random;
+using test::views;
 
 namespace {
-
-// ---- tensors in memory ----
-
-// A tensor in a block of memory of its own, with room between its elements that must stay as it is.
-class Memory {
- public:
-  // How the elements lie: dense; the innermost axes exchanged; a slice of wider rows; backwards.
-  enum class Layout { dense, transposed, sliced, reversed };
-
-  Memory(DType dtype, const Shape& shape, Layout layout = Layout::dense) {
-    Shape padded = shape;
-    int64_t first = 0;
-    if (layout == Layout::sliced && !shape.empty()) padded[shape.rank() - 1] += 5;
-    Strides strides = dense_strides(padded);
-    if (layout == Layout::sliced) first = 3;
-    if (layout == Layout::transposed && shape.rank() >= 2) {
-      const int last = shape.rank() - 1;
-      std::swap(padded[last], padded[last - 1]);
-      strides = dense_strides(padded);
-      std::swap(strides[last], strides[last - 1]);
-    }
-    if (layout == Layout::reversed && !shape.empty()) {
-      first = (shape.back() - 1) * strides.back();
-      strides[shape.rank() - 1] = -strides.back();
-    }
-    bytes_.assign(static_cast<size_t>(padded.elements() * size_of(dtype)), std::byte{0x5a});
-    view_ = {bytes_.data() + first * size_of(dtype), dtype, shape, strides};
-  }
-  Memory(Memory&&) = default;  // the view's address stays good
-  Memory(const Memory&) = delete;
-
-  const TensorView& view() const { return view_; }
-  const std::vector<std::byte>& bytes() const { return bytes_; }
-
-  void* address(int64_t element) const {
-    int64_t offset = 0;
-    for (int axis = view_.shape.rank() - 1; axis >= 0; --axis) {
-      offset += element % view_.shape[axis] * view_.strides[axis];
-      element /= view_.shape[axis];
-    }
-    return static_cast<std::byte*>(view_.data) + offset * size_of(view_.dtype);
-  }
-
-  double get(int64_t element) const {
-    const void* at = address(element);
-    switch (view_.dtype) {
-      case DType::f32: return static_cast<double>(*static_cast<const float*>(at));
-      case DType::i32: return *static_cast<const int32_t*>(at);
-      case DType::bf16: return static_cast<double>(to_float(*static_cast<const bf16*>(at)));
-      case DType::f16: return static_cast<double>(to_float(*static_cast<const f16*>(at)));
-      default: return *static_cast<const uint8_t*>(at);
-    }
-  }
-
-  void set(int64_t element, double value) {
-    void* at = address(element);
-    switch (view_.dtype) {
-      case DType::f32: *static_cast<float*>(at) = static_cast<float>(value); break;
-      case DType::i32: *static_cast<int32_t*>(at) = static_cast<int32_t>(value); break;
-      case DType::bf16: *static_cast<bf16*>(at) = to_bf16(static_cast<float>(value)); break;
-      case DType::f16: *static_cast<f16*>(at) = to_f16(static_cast<float>(value)); break;
-      default: *static_cast<uint8_t*>(at) = static_cast<uint8_t>(value);
-    }
-  }
-
-  void fill(Random& random) {
-    for (int64_t i = 0; i < view_.shape.elements(); ++i) {
-      const bool whole = view_.dtype == DType::i32 || view_.dtype == DType::u8;
-      set(i, view_.dtype == DType::boolean ? static_cast<double>(random.integer(0, 1))
-             : whole                       ? static_cast<double>(random.integer(0, 9))
-                                           : random.normal());
-    }
-  }
-
-  // The same elements, whatever the layouts: bit for bit.
-  bool same(const Memory& other) const {
-    for (int64_t i = 0; i < view_.shape.elements(); ++i)
-      if (std::memcmp(address(i), other.address(i), static_cast<size_t>(size_of(view_.dtype))) != 0)
-        return false;
-    return true;
-  }
-
- private:
-  std::vector<std::byte> bytes_;
-  TensorView view_;
-};
-using Layout = Memory::Layout;
-
-Value leaf(Graph& graph, int64_t index, DType dtype, const Shape& shape) {
-  return graph.add(Op::input, {},
-                   {{"index", index}, {"dtype", static_cast<int64_t>(dtype)}, {"shape", shape}});
-}
-
-std::vector<TensorView> views(const std::vector<Memory>& tensors) {
-  std::vector<TensorView> result;
-  for (const Memory& tensor : tensors) result.push_back(tensor.view());
-  return result;
-}
 
 // What runs a loop: the interpreter, or machine code where this processor has it.
 enum class By { interpreter, code };
@@ -130,13 +37,6 @@ void run(const Graph& body, const Shape& space, const std::vector<TensorView>& i
   const cpu::LoopKernel kernel(body, space, inputs, outputs, by == By::code ? &codes : nullptr);
   std::vector<std::byte> workspace(cpu::LoopKernel::workspace(body, space, threads));
   kernel.run(workspace.data(), threads);
-}
-
-std::vector<Memory> make_outputs(const Graph& body, Layout layout = Layout::dense) {
-  std::vector<Memory> result;
-  for (const Graph::Output& output : body.outputs())
-    result.emplace_back(body.type(output.value).dtype, body.type(output.value).shape, layout);
-  return result;
 }
 
 std::vector<Memory> run(const Graph& body, const Shape& space, const std::vector<Memory>& inputs,
@@ -167,7 +67,7 @@ std::vector<Memory> run_unfused(const Graph& body, const Shape& space, const std
     std::vector<TensorView> operand_views;
     for (const ValueId input : node.inputs) {
       const TensorType& t = body.type(input);
-      operands.push_back(leaf(single, static_cast<int64_t>(operands.size()), t.dtype, t.shape));
+      operands.push_back(test::loop_leaf(single, static_cast<int64_t>(operands.size()), t.dtype, t.shape));
       operand_views.push_back(values[static_cast<size_t>(input.node)]->view());
     }
     single.output("y", single.add(node.op, operands, copy_of(node)));
@@ -180,172 +80,25 @@ std::vector<Memory> run_unfused(const Graph& body, const Shape& space, const std
   return outputs;
 }
 
-// ---- random bodies ----
-
-// Bodies of all that the contract allows, with leaves of random shapes and dtypes.
-class RandomBody {
- public:
-  RandomBody(uint64_t seed, const Shape& space) : random_(seed), space_(space), per_row_(space) {
-    per_row_[space.rank() - 1] = 1;
-    for (int i = 0; i < 3; ++i) full_.push_back(as_full(cast_to_float(new_leaf(any_float()))));
-    rows_.push_back(broadcast_to(cast_to_float(new_leaf(any_float(), true)), per_row_));
-    for (int64_t steps = random_.integer(3, 12); steps > 0; --steps) step();
-    make_outputs();
-  }
-
-  const Graph& graph() const { return graph_; }
-
-  std::vector<Memory> inputs(uint64_t seed) {
-    std::vector<Memory> result;
-    Random random(seed);
-    for (const TensorType& type : leaves_) {
-      result.emplace_back(type.dtype, type.shape, static_cast<Layout>(random.integer(0, 3)));
-      result.back().fill(random);
-    }
-    return result;
-  }
-
- private:
-  DType any_float() {
-    const DType choices[] = {DType::f32, DType::f32, DType::f32, DType::bf16, DType::f16};
-    return choices[random_.integer(0, 4)];
-  }
-  Value add_leaf(DType dtype, const Shape& shape) {
-    leaves_.push_back({dtype, shape});
-    return leaf(graph_, static_cast<int64_t>(leaves_.size()) - 1, dtype, shape);
-  }
-  // Sizes are the space's or, sometimes, 1.
-  Value new_leaf(DType dtype, bool per_row = false) {
-    Shape shape = per_row ? per_row_ : space_;
-    for (int axis = 0; axis + 1 < shape.rank(); ++axis)
-      if (random_.chance(0.2)) shape[axis] = 1;
-    return add_leaf(dtype, shape);
-  }
-  Value cast_to_float(Value x) { return cast(x, DType::f32); }
-  Value as_full(Value x) { return broadcast_to(x, space_); }
-  Value pick(const Values& from) {
-    return from[static_cast<size_t>(random_.integer(0, static_cast<int64_t>(from.size()) - 1))];
-  }
-  Value full() { return random_.chance(0.2) ? as_full(pick(rows_)) : pick(full_); }
-
-  Value arithmetic(Value a, Value b) {
-    switch (random_.integer(0, 11)) {
-      case 0: return a + b;
-      case 1: return a - b;
-      case 2: return a * b;
-      case 3: return a / (abs(b) + 1.0);
-      case 4: return maximum(a, b);
-      case 5: return minimum(a, b);
-      case 6: return where(less(a, b), a, b * 0.5);
-      case 7: return where(less_equal(a, constant_like(b, 0.25)), b, -a);
-      case 8: return cast_to_float(cast(a, random_.chance(0.5) ? DType::bf16 : DType::f16)) + b;
-      case 9: return cast_to_float(equal(a, b)) * a;
-      case 10: return a * 0.5 + b;
-      default: return cast_to_float(cast(minimum(abs(a), constant_like(a, 100)), DType::i32)) - b;
-    }
-  }
-  Value function(Value x) {
-    switch (random_.integer(0, 10)) {
-      case 0: return exp(minimum(x, constant_like(x, 3)));
-      case 1: return log(abs(x) + 1.0);
-      case 2: return sqrt(abs(x));
-      case 3: return rsqrt(abs(x) + 1.0);
-      case 4: return tanh(x);
-      case 5: return sigmoid(x);
-      case 6: return erf(x);
-      case 7: return sin(x);
-      case 8: return cos(x);
-      case 9: return abs(x);
-      default: return -x;
-    }
-  }
-  Value leaf_like() {
-    switch (random_.integer(0, 4)) {
-      case 0: {
-        Shape shape = space_;
-        if (random_.chance(0.3) && space_.rank() > 1) shape[0] = 1;
-        return as_full(cast_to_float(roll(add_leaf(any_float(), shape), random_.integer(0, space_.back()))));
-      }
-      case 1:
-        return cast_to_float(iota(graph_, space_, static_cast<int>(random_.integer(0, space_.rank() - 1)))) *
-               0.01;
-      case 2: return where(as_full(new_leaf(DType::boolean)), full(), full());
-      case 3: return cast_to_float(as_full(new_leaf(DType::u8)));
-      default:
-        if (space_.rank() == 1) return full() + 1.0;
-        if (!rng_) rng_ = add_leaf(DType::i32, {4});
-        return philox(rng_, space_, 77);
-    }
-  }
-  void step() {
-    switch (random_.integer(0, 7)) {
-      case 0:
-      case 1: full_.push_back(arithmetic(full(), full())); break;
-      case 2:
-      case 3: full_.push_back(function(full())); break;
-      case 4: full_.push_back(leaf_like()); break;
-      case 5: {
-        const Value x = full();
-        const Value y = random_.chance(0.3) ? x * full() : x;
-        const Shape axes = {space_.rank() - 1};
-        rows_.push_back(random_.chance(0.7) ? reduce_sum(y, axes) * (1.0 / static_cast<double>(space_.back()))
-                                            : reduce_max(y, axes));
-        break;
-      }
-      case 6: rows_.push_back(arithmetic(pick(rows_), pick(rows_))); break;
-      default: rows_.push_back(function(pick(rows_))); break;
-    }
-  }
-  void make_outputs() {
-    graph_.output("full", full_.back());
-    if (random_.chance(0.2)) graph_.output("leaf", full_.front());
-    if (random_.chance(0.5)) graph_.output("narrow", cast(pick(full_), DType::bf16));
-    if (random_.chance(0.5)) graph_.output("row", rows_.back());
-    if (random_.chance(0.3)) graph_.output("truth", less(full(), full()));
-    if (space_.rank() > 1 && random_.chance(0.5)) {
-      Shape axes;
-      for (int64_t axis = 0, count = random_.integer(1, space_.rank() - 1); axis < count; ++axis)
-        axes.push_back(axis);
-      const Value x = full();
-      graph_.output("column", reduce_sum(random_.chance(0.5) ? x * full() : x, axes));
-      if (random_.chance(0.3)) graph_.output("columns", reduce_max(full(), axes));
-    }
-  }
-
-  Graph graph_;
-  Random random_;
-  Shape space_, per_row_;
-  std::vector<TensorType> leaves_;
-  Values full_, rows_;
-  Value rng_;
-};
-
-const std::vector<Shape>& spaces() {
-  static const std::vector<Shape> all = {
-      {1},        {3},          {70},       {5000},        {1, 1},       {7, 1},     {300, 2},
-      {3, 3},     {17, 31},     {40, 32},   {23, 33},      {64, 256},    {3, 5000},  {2, 70000},
-      {5, 4, 33}, {2, 3, 4, 5}, {1, 6, 32}, {4, 1, 7, 64}, {2, 5, 3, 1}, {2000, 16}, {1, 70000}};
-  return all;
-}
-
 }  // namespace
 
 TEST_CASE("loop: random bodies give the bits of their nodes run one by one") {
   uint64_t seed = 1;
-  for (const Shape& space : spaces())
+  for (const Shape& space : test::loop_spaces())
     for (int repeat = 0; repeat < (space.elements() > 4000 ? 4 : 12); ++repeat, ++seed) {
       CAPTURE(to_string(space));
       CAPTURE(seed);
-      RandomBody body(seed, space);
-      verify(body.graph());
-      const std::vector<Memory> inputs = body.inputs(seed);
-      const std::vector<Memory> expected = run_unfused(body.graph(), space, inputs);
+      LoopBody body(space);
+      test::fill_randomly(body, seed);
+      verify(body.graph);
+      const std::vector<Memory> inputs = body.inputs(seed, true);
+      const std::vector<Memory> expected = run_unfused(body.graph, space, inputs);
       for (const By by : {By::interpreter, By::code}) {
         CAPTURE(by == By::code);
-        const std::vector<Memory> got = run(body.graph(), space, inputs, 1 + static_cast<int>(seed % 3),
-                                            static_cast<Layout>(seed % 4), by);
+        const std::vector<Memory> got =
+            run(body.graph, space, inputs, 1 + static_cast<int>(seed % 3), static_cast<Layout>(seed % 4), by);
         for (size_t o = 0; o < got.size(); ++o) {
-          CAPTURE(body.graph().outputs()[o].name);
+          CAPTURE(body.graph.outputs()[o].name);
           REQUIRE(got[o].same(expected[o]));
         }
       }
@@ -355,134 +108,18 @@ TEST_CASE("loop: random bodies give the bits of their nodes run one by one") {
 TEST_CASE("loop: any number of threads gives the same bits") {
   for (const Shape& space : {Shape{3000, 48}, Shape{7, 20000}, Shape{200000}, Shape{6, 50, 4, 64}})
     for (uint64_t seed = 100; seed < 106; ++seed) {
-      RandomBody body(seed, space);
-      const std::vector<Memory> inputs = body.inputs(seed);
-      const std::vector<Memory> one = run(body.graph(), space, inputs, 1);
+      LoopBody body(space);
+      test::fill_randomly(body, seed);
+      const std::vector<Memory> inputs = body.inputs(seed, true);
+      const std::vector<Memory> one = run(body.graph, space, inputs, 1);
       for (const int threads : {2, 3}) {
-        const std::vector<Memory> several = run(body.graph(), space, inputs, threads);
+        const std::vector<Memory> several = run(body.graph, space, inputs, threads);
         for (size_t o = 0; o < one.size(); ++o) REQUIRE(several[o].same(one[o]));
       }
     }
 }
 
-// ---- bodies that models are made of ----
-
 namespace {
-
-struct LoopBody {
-  Graph graph;
-  Shape space;
-  std::vector<TensorType> leaves;
-
-  explicit LoopBody(const Shape& s) : space(s) {}
-  Value leaf(const Shape& shape, DType dtype = DType::f32) {
-    leaves.push_back({dtype, shape});
-    return ::leaf(graph, static_cast<int64_t>(leaves.size()) - 1, dtype, shape);
-  }
-  Value full(DType dtype = DType::f32) { return leaf(space, dtype); }
-  Value per_row() {
-    Shape shape = space;
-    shape[space.rank() - 1] = 1;
-    return leaf(shape);
-  }
-  Value per_column() {
-    Shape shape = Shape::filled(space.rank(), 1);
-    shape[space.rank() - 1] = space.back();
-    return leaf(shape);
-  }
-  Shape lead_axes() const {
-    Shape axes;
-    for (int axis = 0; axis + 1 < space.rank(); ++axis) axes.push_back(axis);
-    return axes;
-  }
-  void output(Value value) { graph.output("y" + std::to_string(graph.outputs().size()), value); }
-
-  std::vector<Memory> inputs(uint64_t seed) const {
-    std::vector<Memory> result;
-    Random random(seed);
-    for (const TensorType& type : leaves) {
-      result.emplace_back(type.dtype, type.shape);
-      result.back().fill(random);
-    }
-    return result;
-  }
-};
-
-using Build = void (*)(LoopBody& b);
-
-void rms_norm_gain(LoopBody& b) { b.output(rms_norm(b.full(), 1e-6, b.per_column())); }
-void rms_norm_backward(LoopBody& b) {
-  const Value x = b.full(), dy = b.full(), gain = b.per_column();
-  const Value r = rsqrt(mean(x * x, {-1}) + 1e-6);
-  const Value xhat = x * r, dh = dy * gain;
-  b.output((dh - xhat * mean(dh * xhat, {-1})) * r);
-  b.output(r);
-  if (b.space.rank() > 1) b.output(reduce_sum(dy * xhat, b.lead_axes()));
-}
-void layer_norm(LoopBody& b) {
-  const Value x = b.full();
-  const Value centred = x - mean(x, {-1});
-  b.output(centred * rsqrt(mean(centred * centred, {-1}) + 1e-5));
-}
-void softmax_body(LoopBody& b) { b.output(softmax(b.full())); }
-void logsumexp_body(LoopBody& b) {
-  const Value x = b.full();
-  const Value largest = reduce_max(x, {-1});
-  b.output(log(reduce_sum(exp(x - largest), {-1})) + largest);
-}
-void swiglu(LoopBody& b) { b.output(silu(b.full()) * b.full()); }
-void gelu_body(LoopBody& b) { b.output(gelu(b.full())); }
-void ngpt_update(LoopBody& b) {
-  const Value h = b.full(), a = b.full();
-  b.output(l2_normalize(lerp(h, l2_normalize(a), b.per_column())));
-}
-void rotate(LoopBody& b) {
-  const Value x = b.full();
-  b.output(x * b.full() + roll(x, b.space.back() / 2) * b.per_column());
-}
-void column_sums(LoopBody& b) {
-  const Value x = b.full(), y = b.full();
-  const Shape axes = b.space.rank() > 1 ? b.lead_axes() : Shape{};
-  if (axes.empty()) return b.output(x + y);
-  b.output(reduce_sum(x, axes));
-  b.output(reduce_sum(x * y, axes));
-  b.output(reduce_max(y, {0}));
-  b.output(reduce_sum(reduce_sum(x, {-1}) * y, {0}));
-}
-void causal_mask(LoopBody& b) {
-  const Value x = b.full();
-  const int last = b.space.rank() - 1;
-  const Value mask = less_equal(iota(b.graph, b.space, last), iota(b.graph, b.space, std::max(last - 1, 0)));
-  b.output(where(mask, x, constant_like(x, -1)));
-}
-
-const Build kBodies[] = {rms_norm_gain, rms_norm_backward, layer_norm, softmax_body, logsumexp_body, swiglu,
-                         gelu_body,     ngpt_update,       rotate,     column_sums,  causal_mask};
-
-std::vector<reference::Tensor> run_reference(const LoopBody& body, const std::vector<Memory>& inputs) {
-  Graph graph;
-  Node node;
-  node.op = Op::loop;
-  reference::Bindings bindings;
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    const std::string name = "x" + std::to_string(i);
-    node.inputs.push_back(input(graph, name, body.leaves[i].dtype, body.leaves[i].shape).id);
-    reference::Tensor tensor{body.leaves[i].shape, {}};
-    for (int64_t e = 0; e < tensor.shape.elements(); ++e) tensor.data.push_back(inputs[i].get(e));
-    bindings[name] = tensor;
-  }
-  for (const Graph::Output& output : body.graph.outputs())
-    node.outputs.push_back(body.graph.type(output.value));
-  // The graph outlives the node: no ownership.
-  node.attributes.set("body", nf::Body(nf::Body(), &body.graph));
-  node.attributes.set("space", body.space);
-  verify_loop(graph, node);
-  const int32_t index = graph.add_node(node).node;
-  for (size_t o = 0; o < body.graph.outputs().size(); ++o)
-    graph.output("y" + std::to_string(o), graph.value({index, static_cast<int32_t>(o)}));
-  reference::Bindings state;
-  return reference::evaluate(graph, bindings, state);
-}
 
 // Makes chosen outputs share the memory of chosen inputs, and compares with outputs of their own.
 void check_shared(const LoopBody& body, const std::vector<std::pair<size_t, size_t>>& output_on_input) {
@@ -510,14 +147,14 @@ const std::vector<Shape>& shared_spaces() {
 }  // namespace
 
 TEST_CASE("loop: the bodies of models agree with double precision") {
-  for (const Build build : kBodies)
+  for (const test::BuildBody build : test::model_bodies())
     for (const Shape& space : {Shape{1}, Shape{257}, Shape{5000}, Shape{6, 1}, Shape{5, 31}, Shape{33, 256},
                                Shape{2, 5000}, Shape{2, 20000}, Shape{3, 4, 5, 64}, Shape{2, 7, 1, 32}}) {
       LoopBody body(space);
       build(body);
       const std::vector<Memory> inputs = body.inputs(11);
       const std::vector<Memory> got = run(body.graph, space, inputs, 2);
-      const std::vector<reference::Tensor> expected = run_reference(body, inputs);
+      const std::vector<reference::Tensor> expected = test::interpret_loop(body.graph, space, inputs);
       for (size_t o = 0; o < got.size(); ++o) {
         reference::Tensor tensor{expected[o].shape, {}};
         for (int64_t e = 0; e < tensor.shape.elements(); ++e) tensor.data.push_back(got[o].get(e));
@@ -579,7 +216,7 @@ TEST_CASE("loop: outputs may share the memory of inputs") {
 TEST_CASE("loop: views with strides of their own are written nowhere else") {
   for (const Layout layout : {Layout::sliced, Layout::transposed, Layout::reversed}) {
     LoopBody body({4, 6, 40});
-    rms_norm_gain(body);
+    test::rms_norm_with_gain(body);
     const std::vector<Memory> inputs = body.inputs(3);
     const std::vector<Memory> dense = run(body.graph, body.space, inputs);
     const std::vector<Memory> strided = run(body.graph, body.space, inputs, 1, layout);
@@ -593,7 +230,7 @@ TEST_CASE("loop: views with strides of their own are written nowhere else") {
 
 TEST_CASE("loop: one kernel runs many times and sees the new contents") {
   LoopBody body({50, 300});
-  softmax_body(body);
+  test::softmax_loop(body);
   std::vector<Memory> inputs = body.inputs(1);
   const std::vector<Memory> outputs = make_outputs(body.graph);
   const cpu::LoopKernel kernel(body.graph, body.space, views(inputs), views(outputs));
@@ -608,7 +245,7 @@ TEST_CASE("loop: one kernel runs many times and sees the new contents") {
 
 TEST_CASE("loop: the listing names the instructions") {
   LoopBody body({4, 100000});
-  softmax_body(body);
+  test::softmax_loop(body);
   const std::vector<Memory> inputs = body.inputs(1), outputs = make_outputs(body.graph);
   const std::string text = cpu::LoopKernel(body.graph, body.space, views(inputs), views(outputs)).describe();
   CHECK(text.find("exp_f") != std::string::npos);
@@ -617,7 +254,7 @@ TEST_CASE("loop: the listing names the instructions") {
 
 TEST_CASE("loop: what does not fit is refused") {
   LoopBody body({4, 8});
-  swiglu(body);
+  test::swiglu_loop(body);
   const std::vector<Memory> inputs = body.inputs(1), outputs = make_outputs(body.graph);
   std::vector<TensorView> bad = views(inputs);
   bad[1].dtype = DType::i32;

@@ -95,17 +95,23 @@ __device__ __forceinline__ void store_vector(T* to, const Vector<T, count>& valu
 
 struct Sum {
   static __device__ __forceinline__ float identity() { return 0.0f; }
-  static __device__ __forceinline__ float combine(float a, float b) { return a + b; }
+  template <typename T>
+  static __device__ __forceinline__ T combine(T a, T b) {
+    return a + b;
+  }
 };
 struct Max {
   static __device__ __forceinline__ float identity() { return -infinity(); }
   // As the other backends: a NaN on either side wins.
-  static __device__ __forceinline__ float combine(float a, float b) { return a > b || a != a ? a : b; }
+  template <typename T>
+  static __device__ __forceinline__ T combine(T a, T b) {
+    return a > b || a != a ? a : b;
+  }
 };
 
 // Over groups of `width` lanes (a power of two); every lane gets the result, the same bits in each.
-template <typename Op, int width = 32>
-__device__ __forceinline__ float warp_reduce(float x) {
+template <typename Op, int width = 32, typename T>
+__device__ __forceinline__ T warp_reduce(T x) {
 #pragma unroll
   for (int offset = width / 2; offset > 0; offset /= 2)
     x = Op::combine(x, __shfl_xor_sync(kAllLanes, x, offset));
@@ -113,9 +119,9 @@ __device__ __forceinline__ float warp_reduce(float x) {
 }
 
 // Over a block of `threads` threads (a multiple of 32); every thread gets the result. `scratch`: threads / 32
-// floats of shared memory, free again after the next barrier.
-template <typename Op, int threads>
-__device__ __forceinline__ float block_reduce(float x, float* scratch) {
+// elements of shared memory, free again after the next barrier.
+template <typename Op, int threads, typename T>
+__device__ __forceinline__ T block_reduce(T x, T* scratch) {
   x = warp_reduce<Op>(x);
   if (threads == 32) return x;
   __syncthreads();  // the scratch of the reduction before has been read
@@ -129,9 +135,9 @@ __device__ __forceinline__ float block_reduce(float x, float* scratch) {
 
 // ---- Philox 4x32-10, as engine/base/philox.h
 
-__device__ __forceinline__ uint32_t philox_word(uint64_t index, uint64_t stream, uint32_t key0,
-                                                uint32_t key1) {
-  const uint64_t block = index / 4;
+// The four words of a block: elements 4 block to 4 block + 3.
+__device__ __forceinline__ Vector<uint32_t, 4> philox_block(uint64_t block, uint64_t stream, uint32_t key0,
+                                                            uint32_t key1) {
   uint32_t c0 = uint32_t(block), c1 = uint32_t(block >> 32), c2 = uint32_t(stream),
            c3 = uint32_t(stream >> 32);
 #pragma unroll
@@ -145,8 +151,12 @@ __device__ __forceinline__ uint32_t philox_word(uint64_t index, uint64_t stream,
     key0 += 0x9E3779B9u;
     key1 += 0xBB67AE85u;
   }
-  const uint32_t lane = uint32_t(index % 4);
-  return lane == 0 ? c0 : lane == 1 ? c1 : lane == 2 ? c2 : c3;
+  return {{c0, c1, c2, c3}};
+}
+
+__device__ __forceinline__ uint32_t philox_word(uint64_t index, uint64_t stream, uint32_t key0,
+                                                uint32_t key1) {
+  return philox_block(index / 4, stream, key0, key1).items[index % 4];
 }
 
 }  // namespace nf::cuda
