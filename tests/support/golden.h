@@ -1,0 +1,34 @@
+// The golden models of tests/golden, whose losses, logits and gradients PyTorch computed
+// (tests/bench/torch/oracle.py).
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "nf/safetensors.h"
+#include "tools/evaluate.h"
+
+namespace nf {
+
+struct Golden {
+  std::filesystem::path folder;
+  EvaluationInput input;
+  nlohmann::json expected;
+  SafetensorsFile tensors;
+};
+
+Golden read_golden(const std::filesystem::path& folder);
+std::vector<std::filesystem::path> golden_folders();  // of all of them, sorted
+
+// Loss, logits and every gradient on that device, relative to the golden ones.
+void check_against(const Golden& golden, std::shared_ptr<const Device> device, DType compute,
+                   double loss_tolerance, double tolerance);
+
+// With rounded operands a gradient may be off by 2 %, or by twice what the oracle's own bf16 run is where
+// that cancels more (the scalars inside diff's lambda). Under a hard cap rounding moves logits across the
+// cap, where the gradient jumps: there the reference device with the same operands is off by 2.7 %.
+double bf16_tolerance(const Golden& golden);
+
+}  // namespace nf
