@@ -1,0 +1,73 @@
+// Training and generation on the CUDA backend, step for step beside the CPU's.
+#include <doctest/doctest.h>
+
+#include <cmath>
+
+#include "tests/cuda/emulated_gpu.h"
+#include "tests/trainer/training_support.h"
+#include "tools/generate.h"
+
+using namespace nf;
+
+namespace {
+
+struct Trained {
+  std::vector<double> losses, norms;
+  std::vector<float> weights;
+};
+
+Trained train_on(std::shared_ptr<const Device> device, AttentionType type, const std::string& file) {
+  const TrainSettings settings = small_settings(file);
+  const TrainingData data = load_training_data(settings);
+  TrainingSession session(with_vocabulary(small_model(type), *data.tokenizer), settings, false,
+                          std::move(device));
+  session.initialize();
+  const auto batches = training_batches(data, settings);
+  Trained trained;
+  for (int64_t step = 1; step <= 4; ++step) {
+    const StepResult result = session.step(*batches, step, 3e-3);
+    trained.losses.push_back(result.loss);
+    trained.norms.push_back(result.gradient_norm);
+  }
+  for (const Parameter& p : session.parameters()) {
+    std::vector<float> values(static_cast<size_t>(p.shape.elements()));
+    session.state().read(p.name, std::as_writable_bytes(std::span(values)));
+    trained.weights.insert(trained.weights.end(), values.begin(), values.end());
+  }
+  return trained;
+}
+
+}  // namespace
+
+TEST_CASE("cuda: training follows the CPU's, and leaves the same bits again") {
+  const Folder folder;
+  const std::string file = folder.write("a.txt", small_text(200));
+  for (const AttentionType type : {AttentionType::gqa, AttentionType::ngpt}) {
+    CAPTURE(name(type));
+    const Trained theirs = train_on(cpu_device(1), type, file),
+                  ours = train_on(cuda::emulated_cuda_device(), type, file),
+                  again = train_on(cuda::emulated_cuda_device(), type, file);
+    for (size_t step = 0; step < ours.losses.size(); ++step) {
+      CHECK(ours.losses[step] == doctest::Approx(theirs.losses[step]).epsilon(1e-5));
+      CHECK(ours.norms[step] == doctest::Approx(theirs.norms[step]).epsilon(1e-4));
+    }
+    CHECK(ours.losses == again.losses);
+    CHECK(ours.weights == again.weights);
+  }
+}
+
+TEST_CASE("cuda: generation with caches gives the CPU's logits") {
+  const auto folder = std::filesystem::path(NF_TESTS_DIR) / "golden";
+  for (const char* name : {"gqa_window", "mla"}) {
+    CAPTURE(name);
+    LoadedModel theirs = load_model(folder / name, cpu_device(1)),
+                ours = load_model(folder / name, cuda::emulated_cuda_device());
+    Generator expected(theirs, DType::f32, 12), generator(ours, DType::f32, 12);
+    const std::vector<int32_t> prompt{3, 1, 4, 1, 5};
+    for (const std::vector<int32_t>& tokens : {prompt, {9}, {2}, {6}}) {
+      const std::span<const float> wanted = expected.append(tokens), got = generator.append(tokens);
+      REQUIRE(got.size() == wanted.size());
+      for (size_t i = 0; i < got.size(); ++i) CHECK(std::abs(got[i] - wanted[i]) < 1e-5F);
+    }
+  }
+}
