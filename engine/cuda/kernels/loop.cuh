@@ -208,8 +208,8 @@ __device__ __forceinline__ T combine_warps(const T* scratch) {
 
 // ---- column reductions
 
-// The second stage: the rows of `partial` [rows, columns] combined, in 32 columns per block, by `parts` threads
-// each. `store(column, value)` keeps the result.
+// The second stage: the rows of `partial` [rows, columns] combined, in 32 columns per block, by `parts`
+// threads each. `store(column, value)` keeps the result.
 template <typename Op, int parts, typename T, typename Index, typename Store>
 __device__ __forceinline__ void finish_columns(const T* partial, Index rows, Index columns, Store store) {
   __shared__ T sums[parts][32];
