@@ -57,12 +57,16 @@ test: build      ## build and run all tests
 
 PROGRAMS = $(patsubst tools/%.cpp,%,$(wildcard tools/nf-*.cpp))
 DEMO_DATA  ?= /usr/share/games/fortunes
-DEMO_FLAGS ?= --steps 400 --batch-size 8 --seq-len 256 --eval-every 100 --eval-batches 10
+DEMO_STEPS ?= 400
+DEMO_FLAGS ?= --batch-size 8 --seq-len 256 --eval-every 100 --eval-batches 10
 demo: configure  ## train an nGPT on Debian's fortunes (minutes), then let it write
 	$(call install,$(DEMO_PACKAGES),for a text to train on)
 	@cmake --build $(BUILD) -j $(JOBS) --target $(PROGRAMS)
-	@rm -rf build/demo
-	@./nf-train -m ngpt.json --data $(DEMO_DATA) --out build/demo $(DEMO_FLAGS)
+	@[ ! -d build/demo/checkpoint-$(DEMO_STEPS) ] || rm -rf build/demo  # it is done: once more from the start
+	@if ls -d build/demo/checkpoint-* >/dev/null 2>&1; then \
+	  resume=--resume; echo "going on with the demo that was interrupted (make clean begins afresh)"; \
+	else rm -rf build/demo; fi; \
+	./nf-train -m ngpt.json --data $(DEMO_DATA) --out build/demo --steps $(DEMO_STEPS) $(DEMO_FLAGS) $$resume
 	@echo
 	@./nf-generate -m build/demo --prompt "The trouble with" --max-tokens 300 --temperature 0.6 --top-k 40
 

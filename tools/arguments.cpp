@@ -233,6 +233,8 @@ std::string FlagTable::help(std::string_view about, std::string_view examples) c
 bool FlagTable::parse(int argc, const char* const* argv, std::string_view about, std::string_view examples) {
   bool help_wanted = false;
   toggle({.name = "help", .help = "this text", .letter = 'h'}, help_wanted);
+  bool version_wanted = false;  // run_program has seen to it
+  toggle({.name = "version", .help = "the version"}, version_wanted);
   std::vector<const Flag*> flags;
   for (const Entry& entry : entries_) flags.push_back(&entry.flag);
   const std::vector<GivenFlag> given = split_flags(program_, flag_words(argc, argv), flags, stray_);

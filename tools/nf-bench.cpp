@@ -100,5 +100,5 @@ int run(int argc, char** argv) {
 }  // namespace nf
 
 int main(int argc, char** argv) {
-  return nf::run_program("nf-bench", [&] { return nf::run(argc, argv); });
+  return nf::run_program("nf-bench", argc, argv, [&] { return nf::run(argc, argv); });
 }

@@ -7,7 +7,7 @@
 #include "tools/trainer/interrupt.h"
 
 int main(int argc, char** argv) {
-  return nf::run_program("nf-compare", [&] {
+  return nf::run_program("nf-compare", argc, argv, [&] {
     nf::CompareRequest request = nf::parse_compare(argc, argv);
     if (request.help) {
       std::fputs(request.help->c_str(), stdout);

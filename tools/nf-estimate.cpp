@@ -3,7 +3,7 @@
 #include "tools/program.h"
 
 int main(int argc, char** argv) {
-  return nf::run_program("nf-estimate", [&] {
+  return nf::run_program("nf-estimate", argc, argv, [&] {
     return nf::run_estimate(nf::parse_command_line(argc, argv, nf::Program::estimate));
   });
 }

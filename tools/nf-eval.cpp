@@ -194,5 +194,5 @@ int run(int argc, char** argv) {
 }  // namespace nf
 
 int main(int argc, char** argv) {
-  return nf::run_program("nf-eval", [&] { return nf::run(argc, argv); });
+  return nf::run_program("nf-eval", argc, argv, [&] { return nf::run(argc, argv); });
 }

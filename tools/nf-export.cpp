@@ -91,5 +91,5 @@ int run(int argc, char** argv) {
 }  // namespace nf
 
 int main(int argc, char** argv) {
-  return nf::run_program("nf-export", [&] { return nf::run(argc, argv); });
+  return nf::run_program("nf-export", argc, argv, [&] { return nf::run(argc, argv); });
 }

@@ -236,5 +236,5 @@ int run(int argc, char** argv) {
 }  // namespace nf
 
 int main(int argc, char** argv) {
-  return nf::run_program("nf-generate", [&] { return nf::run(argc, argv); });
+  return nf::run_program("nf-generate", argc, argv, [&] { return nf::run(argc, argv); });
 }

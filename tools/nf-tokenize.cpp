@@ -390,5 +390,5 @@ int run(int argc, char** argv) {
 }  // namespace nf
 
 int main(int argc, char** argv) {
-  return nf::run_program("nf-tokenize", [&] { return nf::run(argc, argv); });
+  return nf::run_program("nf-tokenize", argc, argv, [&] { return nf::run(argc, argv); });
 }

@@ -7,7 +7,7 @@
 #include "tools/trainer/trainer.h"
 
 int main(int argc, char** argv) {
-  return nf::run_program("nf-train", [&] {
+  return nf::run_program("nf-train", argc, argv, [&] {
     const nf::CommandLine line = nf::parse_command_line(argc, argv, nf::Program::train);
     if (line.help) {
       std::fputs(line.help->c_str(), stdout);

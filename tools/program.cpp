@@ -37,10 +37,12 @@ std::string sibling_program(std::string_view name) {
   return (slash == std::string::npos ? "" : called.substr(0, slash + 1)) + std::string(name);
 }
 
-int run_program(std::string_view name, const std::function<int()>& body) {
+int run_program(std::string_view name, int argc, const char* const* argv, const std::function<int()>& body) {
   std::signal(SIGXFSZ, SIG_IGN);  // a file beyond `ulimit -f` fails in its write, which is reported
   try {
-    const int status = body();
+    const bool asks_version = std::count(argv, argv + argc, std::string_view("--version")) > 0;
+    if (asks_version) fmt::print("{} {}\n", name, NF_VERSION);
+    const int status = asks_version ? kExitDone : body();
     if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return status;
     print_failure(name, "standard output cannot be written");
   } catch (const RunFailed& error) {

@@ -1,7 +1,7 @@
 // The shell that the programs share: runs a main, and turns what goes wrong into one line and an exit status.
 //
 //     int main(int argc, char** argv) {
-//       return nf::run_program("nf-train", [&] { … return nf::kExitDone; });
+//       return nf::run_program("nf-train", argc, argv, [&] { … return nf::kExitDone; });
 //     }
 #pragma once
 
@@ -38,6 +38,8 @@ std::string sibling_program(std::string_view name);
 // memory and every other exception kExitFailed. So does a standard output that cannot be written (a full
 // disk); a closed pipe ends the process quietly, as usual. A file that outgrows `ulimit -f` is an error like
 // a full disk, not a signal.
-int run_program(std::string_view name, const std::function<int()>& body);
+//
+// With --version among the arguments it prints the version instead.
+int run_program(std::string_view name, int argc, const char* const* argv, const std::function<int()>& body);
 
 }  // namespace nf

@@ -180,6 +180,7 @@ constexpr auto kKeys = std::to_array<Key>({
     key<&S::device>("device", kNotSaved),
     key<&S::threads>("threads", kNotSaved),
     key<&S::seed>("seed"),
+    key<&S::split_seed>("split_seed"),
     key<&S::out>("out", kNotSaved),
     key<&S::run_name>("run_name"),
     key<&S::eval_every>("eval_every"),
@@ -215,11 +216,17 @@ int available_threads() {
   return std::max(1, CPU_COUNT(&set));
 }
 
+// The narrower the sphere, the higher the rate at which models on it learn best
+// (tests/bench/results/ngpt_lr.md).
+double ngpt_learning_rate(const ModelConfig& model) {
+  return 0.09 / std::sqrt(static_cast<double>(model.hidden_size));
+}
+
 // What the rest depends on; called before the given keys are read into `s`, but for these few.
 void fill_defaults(TrainSettings& s, const ModelConfig& model) {
   const bool ngpt = model.attention_type == AttentionType::ngpt;
   switch (s.optimizer) {
-    case Optimizer::adamw: s.lr = ngpt ? 2e-3 : 1e-3; break;
+    case Optimizer::adamw: s.lr = ngpt ? ngpt_learning_rate(model) : 1e-3; break;
     case Optimizer::sgd:
       s.lr = 0.1;
       s.momentum = 0.9;
@@ -288,6 +295,7 @@ void check_ranges(const TrainSettings& s, const SourceOfKey& source_of) {
       {"decay_fraction", s.decay_fraction, kTiny, 1, "above 0 and at most 1"},
       {"threads", real(s.threads), 1, 1024, "from 1 to 1024 (leave it out for all cores)"},
       {"seed", real(s.seed), 0, kAny, "at least 0"},
+      {"split_seed", real(s.split_seed), 0, kAny, "at least 0"},
       {"eval_every", real(s.eval_every), 0, kCount, "at least 0"},
       {"eval_batches", real(s.eval_batches), 1, kCount, "at least 1"},
       {"save_every", real(s.save_every), 0, kCount, "at least 0"},
@@ -334,6 +342,7 @@ TrainSettings parse_training(std::string_view text, const ModelConfig& model, co
     if (const auto at = given.find(key.name); at != given.end()) key.read(settings, *at, where(key.name));
   if (settings.tokenizer == "character") settings.tokenizer = "char";
   settle_alternatives(settings, given, source_of);
+  if (!given.contains("split_seed")) settings.split_seed = settings.seed;
   check_ranges(settings, source_of);
   require(settings.seq_len <= model.max_position_embeddings,
           "{}: 'seq_len' is {}, the model's 'max_position_embeddings' allows at most {}",

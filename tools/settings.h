@@ -76,6 +76,7 @@ struct TrainSettings {
   DeviceKind device = DeviceKind::cpu;
   int threads = 1;  // default: the cores this process may use. Results do not depend on it
   int64_t seed = 1;
+  int64_t split_seed = 1;  // of which documents validate; default: seed
 
   // Run
   std::string out;            // the run's folder

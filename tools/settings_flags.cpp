@@ -55,7 +55,7 @@ constexpr auto kOptimizer = std::to_array<Flag>({
     {"optimizer", "optimizer", value, "adamw|sgd|lion|muon", "update rule"},
     {"optim", "optimizer", value, "NAME", ""},
     {"lr", "lr", value, "X", "peak learning rate",
-     "adamw 0.001, ngpt 0.002, sgd 0.1, lion 0.0001, muon 0.02"},
+     "adamw 0.001, ngpt 0.09 / sqrt(hidden_size), sgd 0.1, lion 0.0001, muon 0.02"},
     {"learning-rate", "lr", value, "X", ""},
     {"weight-decay", "weight_decay", value, "X", "decay of the matrices", "0.1, sgd and ngpt 0"},
     {"beta1", "beta1", value, "X", "decay of the first moment"},
@@ -87,6 +87,7 @@ constexpr auto kMachine = std::to_array<Flag>({
      "cuda: one NVIDIA GPU; reference: slow, in double precision", "cpu"},
     {"threads", "threads", value, "N", "threads to use; results do not depend on it", "all cores"},
     {"seed", "seed", value, "S", "of initial weights, order of the data and dropout"},
+    {"split-seed", "split_seed", value, "S", "of which part of the text validates", "the seed"},
     {"profile", "", toggle, "", "report the time of every kernel at the end"},
     {"compile", "", optional, "", ""},
     {"use-cache", "", optional, "", ""},
@@ -115,6 +116,7 @@ constexpr auto kRun = std::to_array<Flag>({
     {"wandb", "", optional, "", ""},
     {"no-wandb", "", optional, "", ""},
     {"help", "", toggle, "", "this text", "", 'h'},
+    {"version", "", toggle, "", "the version"},
 });
 
 constexpr std::array<FlagGroup, 6> kGroups = {

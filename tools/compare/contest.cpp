@@ -120,18 +120,13 @@ int64_t Contest::steps_for(size_t i, const ModelConfig& model, double flops_per_
 }
 
 void Contest::prepare() {
-  std::shared_ptr<const Tokenizer> tokenizer;
-  TrainingData data;
+  const TrainingData data = load_training_data(settings(0), nullptr);  // all share it: see check_shared
+  require(data.validation.tokens() > 0,
+          "nf-compare: the text is too short to keep a share of it for validation");
   histories_.resize(request_.contestants.size());
-  int64_t data_seed = -1;
   for (size_t i = 0; i < request_.contestants.size(); ++i) {
     Contestant& contestant = request_.contestants[i];
     TrainSettings& s = settings(i);
-    if (s.seed != data_seed) data = load_training_data(s, tokenizer);
-    data_seed = s.seed;
-    tokenizer = data.tokenizer;
-    require(data.validation.tokens() > 0,
-            "nf-compare: the text is too short to keep a share of it for validation");
     const ModelConfig model = with_vocabulary(contestant.line.model, *data.tokenizer);
     const double flops = training_flops_per_token(model, s.seq_len);
     s.steps = steps_for(i, model, flops, data);

@@ -54,7 +54,7 @@ TrainingData load_training_data(const TrainSettings& settings, std::shared_ptr<c
   TrainingData data;
   data.tokenizer = tokenizer ? std::move(tokenizer) : tokenizer_for(settings, *source);
   const TokenDataset all = tokenize(*source, *data.tokenizer, {.threads = settings.threads});
-  DatasetSplit split = all.split(settings.val_fraction, static_cast<uint64_t>(settings.seed));
+  DatasetSplit split = all.split(settings.val_fraction, static_cast<uint64_t>(settings.split_seed));
   data.train = std::move(split.train);
   data.validation = std::move(split.validation);
   data.stats = data.train.stats();
