@@ -53,7 +53,8 @@ Estimate estimate(const CommandLine& line) {
   check_dump_folder();
   Estimate result;
   bool documents = settings.batch_mode == BatchMode::pad;
-  if (settings.steps > 0) result.steps = settings.steps;
+  result.steps_are_set = settings.steps > 0;
+  if (result.steps_are_set) result.steps = settings.steps;
   if (settings.data.empty()) {
     result.model = with_some_vocabulary(line);
   } else {
@@ -145,8 +146,9 @@ void add_run(std::string& out, const Estimate& e) {
   const auto parameters = static_cast<double>(e.parameters.total);
   out += fmt::format("run\n  {:<28}{:>18}\n", "tokens per step", e.tokens_per_step);
   if (e.steps)
-    out += fmt::format("  {:<28}{:>18}\n  {:<28}{:>18}  {:.3g} per parameter\n", "steps", *e.steps, "tokens",
-                       *e.tokens(), static_cast<double>(*e.tokens()) / parameters);
+    out += fmt::format("  {:<28}{:>18}\n  {:<28}{:>18}  {:.3g} per parameter\n",
+                       e.steps_are_set ? "steps, as the settings say" : "steps, by the text's length",
+                       *e.steps, "tokens", *e.tokens(), static_cast<double>(*e.tokens()) / parameters);
   out += fmt::format("  {:<28}{:>18.0f}  {} per parameter (Hoffmann et al., arXiv 2203.15556)\n",
                      "compute-optimal tokens", kChinchillaTokens * parameters, kChinchillaTokens);
   if (const auto seconds = e.seconds())

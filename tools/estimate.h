@@ -21,6 +21,7 @@ struct Estimate {
   int64_t validation_tokens = 0;
   int64_t tokens_per_step = 0;
   std::optional<int64_t> steps;  // known when stated, or when there is text to count epochs on
+  bool steps_are_set = false;    // by the config or the command line; else they follow from the text
   double forward_flops = 0;      // per token
   double training_flops = 0;     // per token: forward, and twice as much backward
   double executed_flops = 0;     // per token: training_flops and what gradient checkpointing computes again

@@ -1,5 +1,6 @@
 #include "tools/settings_flags.h"
 
+#include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
 
@@ -134,6 +135,15 @@ std::string shown_default(const Flag& flag, const nlohmann::json& defaults) {
   return at->is_string() ? at->get<std::string>() : at->dump();
 }
 
+// Of the groups after "Data and length", what changes memory, time or the answer's form.
+constexpr auto kEstimateFlags = std::to_array<std::string_view>(
+    {"optimizer", "ema", "dtype", "device", "threads", "json", "help", "version"});
+
+bool is_shown(Program program, const FlagGroup& group, const Flag& flag) {
+  if (program != Program::estimate || group.title == "Model" || group.title == "Data and length") return true;
+  return std::find(kEstimateFlags.begin(), kEstimateFlags.end(), flag.name) != kEstimateFlags.end();
+}
+
 std::string joined_model_keys() {
   std::string keys;
   for (const std::string_view key : model_keys()) {
@@ -170,9 +180,16 @@ std::string help_text(Program program) {
         out,
         "Ctrl-C finishes the step, saves and stops; --resume goes on from there with the same result as if "
         "nothing had happened. Exit status: 0 done, 1 the run failed, 2 bad input, 130 stopped.");
+  else
+    append_wrapped(out, "It takes every flag of nf-train; those that change nothing here are not shown.");
   for (const FlagGroup& group : kGroups) {
-    out += fmt::format("\n{}\n  Example: {} {}\n", group.title, name, group.example);
-    for (const Flag& flag : group.flags) append_flag_help(out, flag, shown_default(flag, defaults));
+    const auto shown = [&](const Flag& flag) { return is_shown(program, group, flag); };
+    if (std::none_of(group.flags.begin(), group.flags.end(), shown)) continue;
+    out += fmt::format("\n{}\n", group.title);
+    if (std::all_of(group.flags.begin(), group.flags.end(), shown))
+      out += fmt::format("  Example: {} {}\n", name, group.example);
+    for (const Flag& flag : group.flags)
+      if (shown(flag)) append_flag_help(out, flag, shown_default(flag, defaults));
     if (group.title == "Model")
       append_wrapped(
           out, "Every key of a config is a flag too, with or without a config: " + joined_model_keys(), 2);
