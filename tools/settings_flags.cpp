@@ -28,7 +28,8 @@ constexpr auto kModel = std::to_array<Flag>({
 
 constexpr auto kData = std::to_array<Flag>({
     {"data", "data", list, "PATH",
-     "texts: files (text, JSONL, Parquet, also .gz and .zst), folders, or a dataset of the Hugging Face hub "
+     "texts: files (text, JSONL, JSON, Parquet, also .gz and .zst), folders, or a dataset of the Hugging "
+     "Face hub "
      "as OWNER/NAME[@REVISION]; repeatable",
      "none"},
     {"dataset", "data", list, "PATH", ""},

@@ -62,6 +62,34 @@ TEST_CASE("source: JSON lines") {
   CHECK(texts({other}, {.text_field = "content"}) == Texts{"x"});
 }
 
+TEST_CASE("source: a .json file is an array of records or strings, or JSON lines") {
+  const Folder folder;
+  const auto array =
+      folder.write("a.json", "\xEF\xBB\xBF [\n  {\"text\": \"one\", \"id\": 1},\n  {\"text\": \"two\"}]\n");
+  CHECK(texts({array}) == Texts{"one", "two"});
+  CHECK(texts({folder.write("b.json", R"(["one", "", "two"])")}) == Texts{"one", "two"});
+  CHECK(texts({folder.write("c.json", "{\"story\": \"one\"}\n{\"story\": \"two\"}\n")}) ==
+        Texts{"one", "two"});
+  CHECK(texts({folder.write("d.json", "[]")}) == Texts{});
+  folder.write("e.txt", "only this");
+  CHECK(texts({folder.path.string()}) == Texts{"only this"});  // a folder's .json may be anything
+
+  const auto refusal = [&](const std::string& content) {
+    try {
+      texts({folder.write("bad.json", content)});
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  CHECK(refusal(R"([{"text": "a"}, 7])").find("bad.json: record 2: expected a JSON object") !=
+        std::string::npos);
+  CHECK(refusal(R"([{"text": "a"}, {"text": 7}])").find("record 2: field \"text\" is not a string") !=
+        std::string::npos);
+  CHECK(refusal(R"([{"text": "a")").find("bad.json: not JSON") != std::string::npos);
+  CHECK(refusal("[\"\xFF\"]").find("invalid UTF-8") != std::string::npos);
+}
+
 TEST_CASE("source: a bad JSON line is named") {
   const Folder folder;
   const struct {
@@ -195,7 +223,7 @@ TEST_CASE("source: a forced format") {
   CHECK(parse_document_format("auto") == DocumentFormat::automatic);
   CHECK(parse_document_format("lines") == DocumentFormat::lines);
   CHECK_THROWS_WITH_AS(parse_document_format("csv"),
-                       doctest::Contains("auto, text, lines, jsonl, parquet, fortune"), Error);
+                       doctest::Contains("auto, text, lines, jsonl, json, parquet, fortune"), Error);
 }
 
 TEST_CASE("source: invalid UTF-8 is named with its file and byte") {

@@ -15,6 +15,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+constexpr std::string_view kBlanks = " \t\r\n";
+constexpr size_t kLargestArray = size_t{1} << 30;     // of JSON, read as a whole
 constexpr size_t kBlock = size_t{1} << 16;            // bytes read at once
 constexpr size_t kLongestPiece = size_t{1} << 20;     // of a text
 constexpr size_t kShortestPiece = kLongestPiece / 2;  // where there is a choice
@@ -104,6 +106,31 @@ std::string choose_field(const simdjson::dom::object& object, const SourceOption
   return choose_text_field(options, strings, all, where);
 }
 
+// `bytes` get room for the parser, which reads past their end. `where` says the place, if asked.
+template <typename Where>
+simdjson::dom::element parse_json(simdjson::dom::parser& parser, std::string& bytes, const Where& where) {
+  bytes.reserve(bytes.size() + simdjson::SIMDJSON_PADDING);
+  simdjson::dom::element document;
+  const auto error = parser.parse(bytes.data(), bytes.size(), false).get(document);
+  if (error) fail("data: {}: not JSON: {}", where(), simdjson::error_message(error));
+  return document;
+}
+
+// The text of a record. `field` is where it stands; empty: chosen now.
+template <typename Where>
+std::string_view text_of(const simdjson::dom::element& record, const SourceOptions& options,
+                         const Where& where, std::string& field) {
+  simdjson::dom::object object;
+  simdjson::dom::element value;
+  std::string_view text;
+  if (record.get(object) != simdjson::SUCCESS) fail("data: {}: expected a JSON object", where());
+  if (field.empty()) field = choose_field(object, options, where());
+  if (object.at_key(field).get(value) != simdjson::SUCCESS)
+    fail("data: {}: there is no field \"{}\"", where(), field);
+  if (value.get(text) != simdjson::SUCCESS) fail("data: {}: field \"{}\" is not a string", where(), field);
+  return text;
+}
+
 }  // namespace
 
 void visit_text(std::string_view text, const fs::path& file, int64_t line, const DocumentVisitor& visitor) {
@@ -159,26 +186,43 @@ void read_lines(const fs::path& file, const SourceOptions&, const DocumentVisito
 }
 
 void read_jsonl(const fs::path& file, const SourceOptions& options, const DocumentVisitor& visitor) {
-  std::string name;  // of the field; chosen at the first record
+  std::string field;  // chosen at the first record
   simdjson::dom::parser parser;
   for (LineReader reader(file); reader.next();) {
     std::string& line = reader.line();
-    if (line.find_first_not_of(" \t\r\n") == std::string::npos) continue;
+    if (line.find_first_not_of(kBlanks) == std::string::npos) continue;
     check_utf8(line, reader.offset(), file);
-
     const auto where = [&] { return fmt::format("{}:{}", file.string(), reader.number()); };
-    line.reserve(line.size() + simdjson::SIMDJSON_PADDING);  // the parser reads that far past the end
-    simdjson::dom::element document, field;
-    simdjson::dom::object object;
+    const simdjson::dom::element record = parse_json(parser, line, where);
+    visit_text(text_of(record, options, where, field), file, reader.number(), visitor);
+  }
+}
+
+void read_json(const fs::path& file, const SourceOptions& options, const DocumentVisitor& visitor) {
+  std::string bytes;
+  const auto stream = open_stream(file);
+  append(bytes, *stream, kBlock);
+  const size_t first =
+      bytes.find_first_not_of(kBlanks, bytes.starts_with(kByteOrderMark) ? kByteOrderMark.size() : 0);
+  if (first == std::string::npos || bytes[first] != '[') return read_jsonl(file, options, visitor);
+  while (append(bytes, *stream, kBlock) > 0)
+    require(bytes.size() <= kLargestArray,
+            "data: {}: an array of more than {} MiB; as JSON lines it could have any size", file.string(),
+            kLargestArray >> 20);
+  bytes.erase(0, first);
+  check_utf8(bytes, first, file);
+  std::string field;
+  simdjson::dom::parser parser;
+  simdjson::dom::array records;
+  if (parse_json(parser, bytes, [&] { return file.string(); }).get(records) != simdjson::SUCCESS)
+    fail("data: {}: expected an array", file.string());
+  int64_t number = 0;
+  for (const simdjson::dom::element record : records) {
+    ++number;
+    const auto where = [&] { return fmt::format("{}: record {}", file.string(), number); };
     std::string_view text;
-    const auto error = parser.parse(line.data(), line.size(), false).get(document);
-    if (error) fail("data: {}: not JSON: {}", where(), simdjson::error_message(error));
-    if (document.get(object) != simdjson::SUCCESS) fail("data: {}: expected a JSON object", where());
-    if (name.empty()) name = choose_field(object, options, where());
-    if (object.at_key(name).get(field) != simdjson::SUCCESS)
-      fail("data: {}: there is no field \"{}\"", where(), name);
-    if (field.get(text) != simdjson::SUCCESS) fail("data: {}: field \"{}\" is not a string", where(), name);
-    visit_text(text, file, reader.number(), visitor);
+    if (record.get(text) != simdjson::SUCCESS) text = text_of(record, options, where, field);
+    visit_text(text, file, number, visitor);
   }
 }
 

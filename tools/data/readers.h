@@ -13,6 +13,8 @@ void read_lines(const std::filesystem::path& file, const SourceOptions& options,
                 const DocumentVisitor& visitor);
 void read_jsonl(const std::filesystem::path& file, const SourceOptions& options,
                 const DocumentVisitor& visitor);
+void read_json(const std::filesystem::path& file, const SourceOptions& options,
+               const DocumentVisitor& visitor);
 void read_parquet(const std::filesystem::path& file, const SourceOptions& options,
                   const DocumentVisitor& visitor);
 void read_fortune(const std::filesystem::path& file, const SourceOptions& options,

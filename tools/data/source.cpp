@@ -27,13 +27,14 @@ struct FormatEntry {
 constexpr FormatEntry kFormats[] = {
     {DocumentFormat::text, "text", read_text},          {DocumentFormat::lines, "lines", read_lines},
     {DocumentFormat::jsonl, "jsonl", read_jsonl},       {DocumentFormat::parquet, "parquet", read_parquet},
-    {DocumentFormat::fortune, "fortune", read_fortune},
+    {DocumentFormat::fortune, "fortune", read_fortune}, {DocumentFormat::json, "json", read_json},
 };
 
 // nullopt: not a file of documents, as far as one can tell.
 std::optional<DocumentFormat> detect_format(const FoundFile& file) {
   const std::string extension = unpacked_name(file.path).extension().string();
   if (extension == ".jsonl" || extension == ".ndjson") return DocumentFormat::jsonl;
+  if (extension == ".json" && file.named) return DocumentFormat::json;
   if (extension == ".parquet") return DocumentFormat::parquet;
   std::error_code ignored;
   if (fs::is_regular_file(file.path.string() + ".dat", ignored)) return DocumentFormat::fortune;
@@ -118,7 +119,8 @@ DocumentFormat parse_document_format(std::string_view name) {
   if (name == "auto") return DocumentFormat::automatic;
   for (const FormatEntry& entry : kFormats)
     if (entry.name == name) return entry.format;
-  fail("data: unknown document format '{}'; known are auto, text, lines, jsonl, parquet, fortune", name);
+  fail("data: unknown document format '{}'; known are auto, text, lines, jsonl, json, parquet, fortune",
+       name);
 }
 
 std::unique_ptr<DocumentSource> open_documents(const std::vector<std::string>& paths,
