@@ -117,7 +117,7 @@ TEST_CASE("cuda: loss and gradients, with every option") {
     }
 }
 
-TEST_CASE("cuda: chunks of tokens give what one would") {
+TEST_CASE("emulator: chunks of tokens give what one would") {
   const Case c{
       .name = "chunks", .tokens = 11, .width = 8, .vocab = 21, .options = {.z_loss = 0.01}, .scaled = true};
   Graph graph;

@@ -138,6 +138,8 @@ class EmulatedGpu : public Gpu {
 
 std::shared_ptr<Gpu> emulated_gpu() { return std::make_shared<EmulatedGpu>(); }
 
-std::shared_ptr<const Device> emulated_cuda_device() { return gpu_device(emulated_gpu); }
+std::shared_ptr<const Device> emulated_cuda_device() {
+  return std::getenv("NF_TEST_GPU") != nullptr ? cuda_device() : gpu_device(emulated_gpu);
+}
 
 }  // namespace nf::cuda

@@ -10,7 +10,8 @@ namespace nf::cuda {
 
 std::shared_ptr<Gpu> emulated_gpu();
 
-// The CUDA backend on it.
+// The CUDA backend on it; on the real GPU where NF_TEST_GPU is set. Tests named "emulator: …" need the
+// former.
 std::shared_ptr<const Device> emulated_cuda_device();
 
 }  // namespace nf::cuda

@@ -49,12 +49,12 @@ same_curve() { # every loss within 2 % of the CPU's
 }
 
 command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
-export NF_TEST_GPU=1
-check "ops, composites and models against the reference" "$tests" "--source-file=*tests/cuda/*"
+export NF_TEST_GPU=1 NF_TESTS_DIR=$root/tests
+on_gpu=("--source-file=*tests/cuda/*" "--test-case-exclude=emulator*")
+check "ops, composites and models against the reference" "$tests" "${on_gpu[@]}"
 if command -v compute-sanitizer >/dev/null; then
-  check "compute-sanitizer: memory" compute-sanitizer --error-exitcode 9 "$tests" "--source-file=*tests/cuda/*"
-  check "compute-sanitizer: races" compute-sanitizer --tool racecheck --error-exitcode 9 "$tests" \
-    "--source-file=*tests/cuda/*"
+  check "compute-sanitizer: memory" compute-sanitizer --error-exitcode 9 "$tests" "${on_gpu[@]}"
+  check "compute-sanitizer: races" compute-sanitizer --tool racecheck --error-exitcode 9 "$tests" "${on_gpu[@]}"
 fi
 for variant in mha gqa diff ngpt mla; do
   rm -rf "$scratch/a" "$scratch/b"

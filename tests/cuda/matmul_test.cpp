@@ -42,7 +42,7 @@ TEST_CASE("cuda: products in all layouts and dtypes") {
 TEST_CASE("cuda: a batch that shares b") { check(DType::f32, {2, 3, 4, 8}, {5, 8}, {.transpose_b = true}); }
 
 // The plain kernel, called as the backend calls it for operands that the GPU's library does not take.
-TEST_CASE("cuda: products of mixed dtypes and any strides") {
+TEST_CASE("emulator: products of mixed dtypes and any strides") {
   const auto gpu = cuda::emulated_gpu();
   cuda::KernelLibrary library(gpu);
   const int64_t m = 37, n = 21, k = 50;

@@ -12,7 +12,7 @@ namespace {
 std::vector<Golden> goldens() {
   std::vector<Golden> result;
   for (const char* name : {"mha", "gqa_window", "gqa_caps", "diff_documents", "ngpt_gqa", "mla_window"})
-    result.push_back(read_golden(std::filesystem::path(NF_TESTS_DIR) / "golden" / name));
+    result.push_back(read_golden(golden_folder() / name));
   return result;
 }
 

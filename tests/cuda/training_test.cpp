@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "tests/cuda/emulated_gpu.h"
+#include "tests/support/golden.h"
 #include "tests/trainer/training_support.h"
 #include "tools/generate.h"
 
@@ -57,11 +58,10 @@ TEST_CASE("cuda: training follows the CPU's, and leaves the same bits again") {
 }
 
 TEST_CASE("cuda: generation with caches gives the CPU's logits") {
-  const auto folder = std::filesystem::path(NF_TESTS_DIR) / "golden";
   for (const char* name : {"gqa_window", "mla"}) {
     CAPTURE(name);
-    LoadedModel theirs = load_model(folder / name, cpu_device(1)),
-                ours = load_model(folder / name, cuda::emulated_cuda_device());
+    LoadedModel theirs = load_model(golden_folder() / name, cpu_device(1)),
+                ours = load_model(golden_folder() / name, cuda::emulated_cuda_device());
     Generator expected(theirs, DType::f32, 12), generator(ours, DType::f32, 12);
     const std::vector<int32_t> prompt{3, 1, 4, 1, 5};
     for (const std::vector<int32_t>& tokens : {prompt, {9}, {2}, {6}}) {

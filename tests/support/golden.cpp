@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 
@@ -30,6 +31,11 @@ double relative_distance(std::span<const std::byte> a, std::span<const std::byte
 
 }  // namespace
 
+fs::path golden_folder() {
+  const char* moved = std::getenv("NF_TESTS_DIR");
+  return fs::path(moved != nullptr ? moved : NF_TESTS_DIR) / "golden";
+}
+
 Golden read_golden(const fs::path& folder) {
   const auto table = [&](const char* file) -> std::optional<IdTable> {
     if (!fs::exists(folder / file)) return std::nullopt;
@@ -43,7 +49,7 @@ Golden read_golden(const fs::path& folder) {
 
 std::vector<fs::path> golden_folders() {
   std::vector<fs::path> folders;
-  for (const auto& entry : fs::directory_iterator(fs::path(NF_TESTS_DIR) / "golden"))
+  for (const auto& entry : fs::directory_iterator(golden_folder()))
     if (entry.is_directory()) folders.push_back(entry.path());
   std::sort(folders.begin(), folders.end());
   return folders;

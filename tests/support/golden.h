@@ -19,6 +19,9 @@ struct Golden {
   SafetensorsFile tensors;
 };
 
+// Where they are: in the folder of the tests, which the environment's NF_TESTS_DIR may move.
+std::filesystem::path golden_folder();
+
 Golden read_golden(const std::filesystem::path& folder);
 std::vector<std::filesystem::path> golden_folders();  // of all of them, sorted
 
