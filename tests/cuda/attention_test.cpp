@@ -1,0 +1,177 @@
+// Attention on the CUDA backend against the op's decomposition in double precision.
+#include <doctest/doctest.h>
+
+#include <cmath>
+
+#include "nf/gradients.h"
+#include "nf/ops.h"
+#include "tests/cuda/emulated_gpu.h"
+#include "tests/support/graphs.h"
+
+using namespace nf;
+using test::Bindings;
+using test::Tensor;
+
+namespace {
+
+struct Case {
+  int64_t batch = 1, queries = 17, keys = 17, heads = 1, kv_heads = 1, key_width = 16, value_width = 16;
+  AttentionOptions options = {};
+  int64_t documents = 0;     // about how many; the first query belongs to none
+  int64_t length = -1;       // -1: none
+  bool heads_first = false;  // tensors are given as [B, H, T, d]
+  bool joined = false;       // q, k and v are slices of one tensor, so that their rows have gaps
+  bool backward = true;
+};
+
+std::string describe(const Case& c, DType dtype) {
+  return fmt::format(
+      "{} B {} T {} S {} H {} K {} dk {} dv {} causal {} window {} cap {} dropout {} documents {} "
+      "length {}",
+      name(dtype), c.batch, c.queries, c.keys, c.heads, c.kv_heads, c.key_width, c.value_width,
+      c.options.causal, c.options.window, static_cast<int>(c.options.cap_type), c.options.dropout,
+      c.documents, c.length);
+}
+
+Bindings inputs_of(const Case& c, DType dtype) {
+  const auto shape = [&](int64_t rows, int64_t heads, int64_t width) {
+    return c.heads_first ? Shape{c.batch, heads, rows, width} : Shape{c.batch, rows, heads, width};
+  };
+  Bindings inputs{{"q", test::random_tensor(shape(c.queries, c.heads, c.key_width), 1)},
+                  {"k", test::random_tensor(shape(c.keys, c.kv_heads, c.key_width), 2)},
+                  {"v", test::random_tensor(shape(c.keys, c.kv_heads, c.value_width), 3)},
+                  {"grad_out", test::random_tensor({c.batch, c.queries, c.heads, c.value_width}, 4)},
+                  {"length", {{}, {static_cast<double>(c.length)}}},
+                  {"rng", {{4}, {123, 456, 7, 2}}}};
+  if (c.joined) {
+    const int64_t width = c.heads * c.key_width + c.kv_heads * (c.key_width + c.value_width);
+    inputs["qkv"] = test::random_tensor({c.batch, c.queries, width}, 5);
+  }
+  for (auto& [name, tensor] : inputs)
+    for (double& x : tensor.data) x = test::rounded(x, dtype);
+  if (c.documents > 0) {
+    Tensor &q = inputs["q_documents"] = test::random_integers({c.batch, c.queries}, 6, 0, 0),
+           &k = inputs["k_documents"] = test::random_integers({c.batch, c.keys}, 6, 0, 0);
+    for (int64_t b = 0; b < c.batch; ++b) {
+      for (int64_t j = 0; j < c.keys; ++j)
+        k.data[static_cast<size_t>(b * c.keys + j)] = static_cast<double>((j + 3 * b) * c.documents / c.keys);
+      for (int64_t i = 0; i < c.queries; ++i)
+        q.data[static_cast<size_t>(b * c.queries + i)] =
+            i == 0 ? -1 : static_cast<double>((i + c.keys - c.queries + 3 * b) * c.documents / c.keys);
+    }
+  }
+  return inputs;
+}
+
+// Attention, and the gradients of sum(out * grad_out).
+void build(Graph& graph, const Case& c, DType dtype, const Bindings& inputs) {
+  const auto tensor = [&](const char* name) { return input(graph, name, dtype, inputs.at(name).shape); };
+  Value q, k, v;
+  Values wrt;
+  if (c.joined) {
+    const Value all = tensor("qkv");
+    int64_t at = 0;
+    const auto part = [&](int64_t heads, int64_t width) {
+      const Value x = slice(all, 2, at, heads * width);
+      at += heads * width;
+      return reshape(x, {c.batch, c.queries, heads, width});
+    };
+    q = part(c.heads, c.key_width);
+    k = part(c.kv_heads, c.key_width);
+    v = part(c.kv_heads, c.value_width);
+    wrt = {all};
+  } else {
+    wrt = {tensor("q"), tensor("k"), tensor("v")};
+    const auto turn = [&](Value x) { return c.heads_first ? transpose(x, 1, 2) : x; };
+    q = turn(wrt[0]);
+    k = turn(wrt[1]);
+    v = turn(wrt[2]);
+  }
+  AttentionOptions options = c.options;
+  if (options.scale == 1) options.scale = 1 / std::sqrt(static_cast<double>(c.key_width));
+  if (c.documents > 0) {
+    options.q_documents = input(graph, "q_documents", DType::i32, {c.batch, c.queries});
+    options.k_documents = input(graph, "k_documents", DType::i32, {c.batch, c.keys});
+  }
+  if (c.length >= 0) options.length = input(graph, "length", DType::i32, {});
+  if (c.options.dropout > 0) options.rng = input(graph, "rng", DType::i32, {4});
+  const Value out = attention(q, k, v, options);
+  graph.output("out", out);
+  if (!c.backward) return;
+  int i = 0;
+  const Value loss = sum(cast(out * tensor("grad_out"), DType::f32));
+  for (const Value& grad : gradients(loss, wrt)) graph.output(std::to_string(i++), grad);
+}
+
+void check(const Case& c, DType dtype) {
+  CAPTURE(describe(c, dtype));
+  Graph graph;
+  Bindings inputs = inputs_of(c, dtype), state;
+  build(graph, c, dtype, inputs);
+  const std::vector<Tensor> expected = test::run_reference(graph, inputs);
+  const std::vector<Tensor> results = test::run_on(cuda::emulated_cuda_device(), graph, inputs, state);
+  for (size_t i = 0; i < expected.size(); ++i) {
+    CAPTURE(i);
+    CHECK(test::relative_error(results[i], expected[i]) < (dtype == DType::f32 ? 1e-5 : 1e-2));
+  }
+}
+
+void check_both(const Case& c) {
+  check(c, DType::f32);
+  check(c, DType::bf16);
+}
+
+}  // namespace
+
+TEST_CASE("cuda: attention of many sizes") {
+  check_both({.queries = 1, .keys = 1});
+  check_both({.batch = 2, .queries = 17, .keys = 17, .heads = 4, .kv_heads = 2});
+  check_both({.queries = 130, .keys = 130, .heads = 2});
+  check_both({.queries = 20, .keys = 70, .heads = 3, .kv_heads = 3});
+  check_both({.queries = 70, .keys = 20});  // the first 50 queries see nothing
+}
+
+TEST_CASE("cuda: attention of many widths") {
+  struct Widths {
+    int64_t key, value;
+  };
+  for (const auto& [key, value] : {Widths{1, 1}, Widths{5, 9}, Widths{96, 64}})
+    check_both({.queries = 33, .keys = 37, .key_width = key, .value_width = value});
+  check({.queries = 33, .keys = 37, .key_width = 40, .value_width = 24}, DType::bf16);
+  check({.queries = 33, .keys = 37, .key_width = 192, .value_width = 128}, DType::bf16);
+  check_both({.queries = 17, .keys = 19, .key_width = 256, .value_width = 250});
+}
+
+TEST_CASE("cuda: attention with masks, caps and dropout") {
+  const AttentionOptions none{.causal = false}, window{.window = 20},
+      soft{.scale = 0.4, .cap = 0.8, .cap_type = CapType::soft, .causal = false, .window = 20},
+      hard{.scale = -0.4, .cap = 0.8, .cap_type = CapType::hard},
+      dropout{.scale = 0.25, .causal = false, .dropout = 0.3, .dropout_stream = 0x123456789},
+      all{.scale = 0.3, .cap = 2, .cap_type = CapType::soft, .window = 40, .dropout = 0.2};
+  check_both({.queries = 65, .keys = 87, .options = none});
+  check_both({.queries = 65, .keys = 87, .options = none, .documents = 3});
+  check_both({.queries = 65, .keys = 150, .heads = 2, .options = window});
+  check_both({.queries = 65, .keys = 87, .options = window, .length = 70});
+  check_both({.queries = 65, .keys = 87, .options = soft});
+  check_both({.queries = 65, .keys = 87, .options = hard, .documents = 3, .length = 76});
+  check_both({.batch = 2, .queries = 33, .keys = 41, .heads = 4, .kv_heads = 2, .options = dropout});
+  check_both({.batch = 2, .queries = 33, .keys = 41, .heads = 2, .options = all, .documents = 2});
+}
+
+TEST_CASE("cuda: attention of tensors with gaps between their rows") {
+  check_both({.batch = 2, .heads = 2, .heads_first = true});
+  check_both({.batch = 2, .heads = 4, .kv_heads = 2, .key_width = 24, .joined = true});
+  check_both({.batch = 2, .heads = 2, .key_width = 3, .value_width = 5, .joined = true});
+}
+
+TEST_CASE("cuda: attention to a cache of keys, split over blocks") {
+  for (const int64_t length : {1, 300, 1100})
+    for (const int64_t queries : {1, 3})
+      check_both({.queries = queries,
+                  .keys = 1100,
+                  .heads = 4,
+                  .kv_heads = 2,
+                  .value_width = 24,
+                  .length = length,
+                  .backward = false});
+}
