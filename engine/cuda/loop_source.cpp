@@ -21,7 +21,7 @@ std::string_view combiner(const Node& reduction) { return reduction.op == Op::re
 std::string identity(const Node& reduction) {
   const DType dtype = reduction.outputs[0].dtype;
   if (reduction.op != Op::reduce_max) return literal(0, dtype);
-  return lane_of(dtype) == Lane::floats ? "-INFINITY" : literal(INT32_MIN, dtype);
+  return lane_of(dtype) == Lane::floats ? "-infinity()" : literal(INT32_MIN, dtype);
 }
 
 LoopWriter::LoopWriter(const LoopPlan& plan, std::span<const TensorView> inputs,

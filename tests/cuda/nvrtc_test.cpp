@@ -1,0 +1,96 @@
+// The kernels that the models' steps ask for, compiled by NVRTC as on a GPU: no errors, and nothing that a
+// thread keeps falls out of its registers into memory.
+#include <doctest/doctest.h>
+
+#include <cstring>
+#include <map>
+
+#include "models/training_step.h"
+#include "nf/executable.h"
+#include "tests/cuda/recording_gpu.h"
+
+#if NF_HAVE_NVRTC
+#include "cuda/compiler.h"
+#endif
+
+using namespace nf;
+
+namespace {
+
+// What the five models ask for as they are shipped: training in bf16 and in f32, evaluation, updates.
+std::map<std::string, cuda::KernelSource> kernels_of_models() {
+  const auto gpu = std::make_shared<cuda::RecordingGpu>();
+  const auto device = cuda::gpu_device([&] { return gpu; });
+  for (const char* variant : {"mha", "gqa", "diff", "ngpt", "mla"})
+    for (const DType compute : {DType::bf16, DType::f32}) {
+      ModelConfig config = load_config(variant).model;
+      config.num_hidden_layers = 2;
+      const auto state = std::make_shared<State>(device);
+      const ModelOptions options{.batch = 16, .length = 256, .compute = compute};
+      MicroStepOptions micro;
+      micro.model = options;
+      micro.model.training = true;
+      compile(*micro_step(config, micro), state);
+      micro.accumulate = true;
+      compile(*micro_step(config, micro), state);
+      compile(*eval_step(config, options), state);
+      compile(*update_step(config, {}, compute), state);
+    }
+  return gpu->kernels();
+}
+
+#if NF_HAVE_NVRTC
+
+// What the machine code (an ELF file with one kernel) says of itself in its section .nv.info.
+struct Needs {
+  uint32_t registers = 0, frame_bytes = 0;
+};
+template <typename T>
+T at(const std::string& bytes, size_t offset) {
+  T value{};
+  REQUIRE(offset + sizeof(T) <= bytes.size());
+  std::memcpy(&value, bytes.data() + offset, sizeof(T));
+  return value;
+}
+Needs needs_of(const std::string& code) {
+  constexpr uint8_t kSized = 4, kFrameSize = 0x11, kRegisters = 0x2f;  // of an attribute: its format, its kind
+  Needs needs;
+  const auto sections = at<uint64_t>(code, 0x28);
+  const auto size = at<uint16_t>(code, 0x3A), count = at<uint16_t>(code, 0x3C), names = at<uint16_t>(code, 0x3E);
+  const auto name_table = at<uint64_t>(code, sections + size_t{names} * size + 0x18);
+  for (size_t i = 0; i < count; ++i) {
+    const size_t section = sections + i * size;
+    if (std::string(code.c_str() + name_table + at<uint32_t>(code, section)) != ".nv.info") continue;
+    const auto begin = at<uint64_t>(code, section + 0x18), bytes = at<uint64_t>(code, section + 0x20);
+    for (size_t entry = begin; entry + 4 <= begin + bytes;) {
+      const auto format = at<uint8_t>(code, entry), kind = at<uint8_t>(code, entry + 1);
+      const auto length = at<uint16_t>(code, entry + 2);
+      if (format == kSized && kind == kFrameSize) needs.frame_bytes = at<uint32_t>(code, entry + 8);
+      if (format == kSized && kind == kRegisters) needs.registers = at<uint32_t>(code, entry + 8);
+      entry += size_t{4} + (format == kSized ? length : 0);
+    }
+  }
+  return needs;
+}
+
+#endif
+
+}  // namespace
+
+TEST_CASE("cuda: NVRTC compiles the kernels of the models' steps, and no thread needs memory of its own") {
+  const std::map<std::string, cuda::KernelSource> kernels = kernels_of_models();
+  CHECK(kernels.size() > 50);
+#if NF_HAVE_NVRTC
+  std::vector<cuda::KernelSource> sources;
+  for (const auto& [name, source] : kernels) sources.push_back(source);
+  const std::vector<std::string> codes = cuda::compile_kernels(sources, "sm_90a");
+  for (size_t i = 0; i < codes.size(); ++i) {
+    const Needs needs = needs_of(codes[i]);
+    CAPTURE(sources[i].text);
+    CHECK(needs.registers > 0);
+    CHECK(needs.frame_bytes == 0);
+  }
+#else
+  MESSAGE("there is no CUDA toolkit: the kernels were not compiled");
+#endif
+}
