@@ -29,8 +29,8 @@ constexpr auto kModel = std::to_array<Flag>({
 constexpr auto kData = std::to_array<Flag>({
     {"data", "data", list, "PATH",
      "texts: files (text, JSONL, JSON, Parquet, also .gz and .zst), folders, or a dataset of the Hugging "
-     "Face hub "
-     "as OWNER/NAME[@REVISION]; repeatable",
+     "Face hub as OWNER/NAME[@REVISION]; repeatable. Their tokens are kept in NF_CACHE "
+     "(~/.cache/nanoformer), at most NF_CACHE_GB gigabytes of them (50, or a fifth of the disk)",
      "none"},
     {"dataset", "data", list, "PATH", ""},
     {"text-field", "text_field", value, "NAME", "field of the records that holds the text"},

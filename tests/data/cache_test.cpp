@@ -1,9 +1,12 @@
 #include "tools/data/cache.h"
 
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <nf/error.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
@@ -236,4 +239,96 @@ TEST_CASE("cache: ids at the edges of both widths") {
     CHECK_THROWS_AS(TokenFile::open(path, 8), Error);
     CHECK((fs::file_size(path) == 64 + (vocabulary == 1 << 16 ? 16 : 24) + 16));
   }
+}
+
+namespace {
+
+// A file of the cache that was used last so many hours ago.
+fs::path aged_file(const fs::path& folder, const std::string& name, size_t bytes, int hours) {
+  fs::create_directories(folder);
+  const fs::path path = folder / name;
+  std::ofstream(path) << std::string(bytes, 'x');
+  fs::last_write_time(path, fs::file_time_type::clock::now() - std::chrono::hours(hours));
+  return path;
+}
+
+}  // namespace
+
+TEST_CASE("cache: what was not used for longest goes first, what is in use stays") {
+  const Folder folder;
+  const fs::path oldest = aged_file(folder.path, "a.tokens", 100, 4),
+                 old = aged_file(folder.path, "b.tokens", 100, 3),
+                 newer = aged_file(folder.path, "c.tokens", 100, 2),
+                 other = aged_file(folder.path, "d.other", 1000, 9);
+  Pruned pruned = prune(folder.path, ".tokens", 300);
+  CHECK(pruned.files == 0);
+  CHECK(fs::exists(oldest));
+
+  const int used = ::open(oldest.c_str(), O_RDONLY);
+  mark_used(used);
+  pruned = prune(folder.path, ".tokens", 200);
+  CHECK(pruned.files == 1);
+  CHECK(pruned.bytes == 100);
+  CHECK(fs::exists(oldest));
+  CHECK(!fs::exists(old));
+  CHECK(prune(folder.path, ".tokens", 0).files == 1);
+  CHECK(fs::exists(oldest));
+  CHECK(!fs::exists(newer));
+  ::close(used);
+
+  // Its use was a moment ago: others go first.
+  aged_file(folder.path, "e.tokens", 100, 1);
+  CHECK(prune(folder.path, ".tokens", 100).files == 1);
+  CHECK(fs::exists(oldest));
+  CHECK(prune(folder.path, ".tokens", 0).files == 1);
+  CHECK(!fs::exists(oldest));
+  CHECK(fs::exists(other));
+  CHECK(prune(folder.path / "none", ".tokens", 0).files == 0);
+}
+
+TEST_CASE("cache: what a dead process left half written goes, what is being written stays") {
+  const Folder folder;
+  const fs::path dead = aged_file(folder.path, "a.tokens.1.partial", 10, 0),
+                 dead_with_lock = aged_file(folder.path, "b.tokens.2.partial", 10, 0),
+                 alive = aged_file(folder.path, "c.tokens.3.partial", 10, 0);
+  aged_file(folder.path, "b.tokens.lock", 0, 0);
+  const FileLock lock(folder.path / "c.tokens.lock");
+  CHECK(prune(folder.path, ".tokens", 1000).files == 0);
+  CHECK(!fs::exists(dead));
+  CHECK(!fs::exists(dead_with_lock));
+  CHECK(fs::exists(alive));
+}
+
+TEST_CASE("cache: its size is what NF_CACHE_GB says") {
+  const Folder folder;
+  CHECK(cache_limit(folder.path) > 0);
+  CHECK(cache_limit(folder.path) <= 50'000'000'000);
+  ::setenv("NF_CACHE_GB", "3", 1);
+  CHECK(cache_limit(folder.path) == 3'000'000'000);
+  ::setenv("NF_CACHE_GB", "off", 1);
+  CHECK(cache_limit(folder.path) == INT64_MAX);
+  for (const char* wrong : {"3GB", "-1", "x", "99999999999999"}) {
+    ::setenv("NF_CACHE_GB", wrong, 1);
+    CHECK_THROWS_WITH_AS(cache_limit(folder.path), doctest::Contains("NF_CACHE_GB is"), Error);
+  }
+  ::unsetenv("NF_CACHE_GB");
+}
+
+TEST_CASE("cache: another text's tokens go when there is no room, those of a living dataset do not") {
+  const CacheFolder cache;
+  ::setenv("NF_CACHE_GB", "0", 1);
+  const ByteTokenizer tokenizer;
+  const auto text = [&](const char* name) {
+    std::ofstream(cache.folder.path / name) << "the text of " << name;
+    return open_documents({(cache.folder.path / name).string()});
+  };
+  {
+    const TokenDataset first = tokenize(*text("a.txt"), tokenizer);
+    const TokenDataset second = tokenize(*text("b.txt"), tokenizer);
+    CHECK(cache.files().size() == 2);
+  }
+  const TokenDataset third = tokenize(*text("c.txt"), tokenizer);
+  CHECK(cache.files().size() == 1);
+  CHECK(ids_of(third).size() == std::string("the text of c.txt").size());
+  ::unsetenv("NF_CACHE_GB");
 }

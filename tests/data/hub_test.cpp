@@ -223,6 +223,21 @@ TEST_CASE("hub: offline, the cache is enough or the error says that it is not") 
   CHECK(hub.server.requests().size() == asked);
 }
 
+TEST_CASE("hub: where it does not answer, the cache is used, or the error says what failed") {
+  FakeHub hub;
+  hub.main = {{"train.txt", "kept"}};
+  const auto files = fetch_dataset("o/d", {});
+  hub.first = [](const ServedRequest&) {
+    return ServedResponse{.status = 503, .headers = {{"Retry-After", "0"}}};
+  };
+  CHECK(fetch_dataset("o/d", {}) == files);
+  CHECK(fetch_dataset("o/d@main", {}) == files);
+  CHECK_THROWS_WITH_AS(fetch_dataset("o/d@v1", {}), doctest::Contains("answers 503"), Error);
+  CHECK_THROWS_WITH_AS(fetch_dataset("o/other", {}), doctest::Contains("answers 503"), Error);
+  hub.environment.set("HF_ENDPOINT", "http://127.0.0.1:1");  // nobody listens
+  CHECK(fetch_dataset("o/d", {}) == files);
+}
+
 TEST_CASE("hub: the token comes from its variable or file, and what needs one says so") {
   FakeHub hub;
   hub.main = {{"train.txt", "secret"}};

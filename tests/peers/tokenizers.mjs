@@ -24,6 +24,9 @@ const random = generator(20240229);
 const documents = [];
 for (let bytes = 0; bytes < Number(megabytes) * 1e6; bytes += documents.at(-1).length)
   documents.push(text(random, 1 + random(4000), true));
+// Letters, digits, marks and signs of Unicode 15 and 16.
+for (const c of '𖵍𓘊𐗀𞓐𜳰𐵅𑏑𑻀ᲊꟚ🛜🫨𮯰𲎯𜰀𖄞𑄾')
+  documents.push(`${c}#include ${c}the ${c}123 !${c} a${c}b 1${c}2 ${c}\n${c}${c}.`);
 for (const file of files) {
   const lines = readFileSync(file, 'utf8').split(/(?<=\n\n)/);
   for (let i = 0; i < lines.length; i += 20) documents.push(lines.slice(i, i + 20).join(''));

@@ -70,6 +70,8 @@ TEST_CASE("regular expressions are read as Oniguruma reads them") {
   CHECK(matches("\\s", "a\xE1\xA0\x8E\xC2\x85\xC2\xA0") == Words{"\xC2\x85", "\xC2\xA0"});  // not U+180E
   CHECK(matches("[^\\S\\n]+", "a \n\t") == Words{" ", "\t"});
   CHECK(matches("\\w+", "a_\xCC\x81 \xE2\x80\xBF-") == Words{"a_\xCC\x81", "\xE2\x80\xBF"});
+  CHECK(matches("\\w", "\u24B6\u2160\u00BD.") ==
+        Words{"\u24B6", "\u2160"});  // circled letters, Roman numbers
   CHECK(matches("[\\w-]+", "a-b c") == Words{"a-b", "c"});
   CHECK(matches("\\W", "a.b") == Words{"."});
   CHECK(matches("\\d", "1\xD9\xA3\xC2\xBD") == Words{"1", "\xD9\xA3"});
@@ -85,6 +87,24 @@ TEST_CASE("regular expressions are read as Oniguruma reads them") {
     CAPTURE(pattern);
     CHECK_THROWS_WITH_AS(Regex{pattern}, doctest::Contains("regular expression"), Error);
   }
+}
+
+TEST_CASE("characters that are newer than PCRE2 have the properties that Unicode 16 gives them") {
+  using Words = std::vector<std::string>;
+  const std::string text = "\U00016D4D#a \U0001360A\U00010D45!\U0001CCF0b\U0002EBF0\U0001F6DC";
+  CHECK(matches("\\p{L}+", text) == Words{"\U00016D4D", "a", "\U0001360A", "b\U0002EBF0"});
+  CHECK(matches("[^\\s\\p{L}\\p{N}]+", text) == Words{"#", "!", "\U0001F6DC"});
+  CHECK(matches("\\P{L}", text) == Words{"#", " ", "\U00010D45", "!", "\U0001CCF0", "\U0001F6DC"});
+  CHECK(matches("\\d", text) == Words{"\U00010D45", "\U0001CCF0"});
+  CHECK(matches("\\W", text) == Words{"#", " ", "!", "\U0001F6DC"});
+  CHECK(matches("\\p{Han}", text) == Words{"\U0002EBF0"});
+  CHECK(matches("\\p{So}", text) == Words{"\U0001F6DC"});
+  CHECK(matches("\\p{Lu}", "\u1C89\U00010D50a") == Words{"\u1C89", "\U00010D50"});
+
+  PreTokenizer splitter;
+  splitter.cut(kLlama3Pattern, false, SplitBehavior::isolated, false);
+  CHECK(words(splitter, text) == Words{"\U00016D4D", "#a", " \U0001360A", "\U00010D45", "!", "\U0001CCF0",
+                                       "b\U0002EBF0", "\U0001F6DC"});
 }
 
 TEST_CASE("regular expressions that run away are stopped") {

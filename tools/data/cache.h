@@ -4,9 +4,11 @@
 // removed at any time: it is made again.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <optional>
+#include <string_view>
 
 namespace nf {
 
@@ -28,6 +30,22 @@ class FileLock {
   int descriptor_;
   bool held_ = false;
 };
+
+// Says that a file is in use, or was just now: while the descriptor, which is open for reading, lives,
+// prune() leaves the file alone; after that it is the last to go.
+void mark_used(int descriptor);
+
+// The bytes that a folder of the cache may hold: NF_CACHE_GB gigabytes, of any size where that is "off"; else
+// 50 GB or a fifth of the disk, whichever is less. Throws Error for an NF_CACHE_GB that is neither.
+int64_t cache_limit(const std::filesystem::path& folder);
+
+// Removes what dead processes left half written in `folder`, and files with this extension (".tokens") until
+// the others hold at most `limit` bytes: those first whose last use is longest ago, and none that is in use
+// (see mark_used) or could be, where the file system knows no locks. What cannot be removed stays.
+struct Pruned {
+  int64_t files = 0, bytes = 0;  // whole ones
+};
+Pruned prune(const std::filesystem::path& folder, std::string_view extension, int64_t limit);
 
 // Makes `path` at most once among all processes: takes the lock beside it, waiting where another process has
 // it (`waiting` is called before), and calls make(partial) with the name of a file to write beside it, unless

@@ -28,6 +28,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr int kTries = 5;              // of a request that may yet succeed
+constexpr int kUnreached = 3;          // of one whose server does not answer at all
 constexpr int kRedirections = 5;       // of one request
 constexpr int kPages = 1000;           // of a listing
 constexpr int64_t kLongestWait = 300;  // seconds, when a server asks for patience
@@ -62,6 +63,12 @@ bool is_inside(const fs::path& path) {
          *path.begin() != "." && path.has_filename();
 }
 
+// The hub does not answer, or only that it cannot.
+class Unreachable : public Error {
+ public:
+  using Error::Error;
+};
+
 class Hub {
  public:
   explicit Hub(std::string dataset)
@@ -85,7 +92,9 @@ class Hub {
   HubFile parse_file(const json& entry) const;
   std::vector<fs::path> fetch_chosen(std::string_view revision, bool converted, const HubChoice& choice,
                                      const Listing& listing) const;
+  std::vector<fs::path> online(std::string_view revision, const HubChoice& choice) const;
   std::vector<fs::path> offline(std::string_view revision, const HubChoice& choice) const;
+  std::string_view revision_here(std::string_view revision) const;
   void download(const HubFile& file, std::string_view commit) const;
   bool download_once(const HubFile& file, const std::string& url, const fs::path& partial) const;
 
@@ -139,11 +148,12 @@ HttpResponse Hub::get(const std::string& url, HttpRequest request) const {
   for (int tried = 0; tried < kTries; ++tried) {
     response = ask(url, request);
     const auto wait = patience(response, tried);
-    if (!wait || tried + 1 == kTries) break;
+    if (!wait || tried + 1 == (response.failure.empty() ? kTries : kUnreached)) break;
     if (*wait > 2) fmt::print(stderr, "{} asks for patience: trying again in {} s\n", origin_of(url), *wait);
     std::this_thread::sleep_for(std::chrono::seconds(*wait));
   }
-  require(response.failure.empty(), "hub: cannot fetch {}: {}", url, response.failure);
+  if (!response.failure.empty())
+    throw Unreachable(fmt::format("hub: cannot fetch {}: {}", url, response.failure));
   return response;
 }
 
@@ -157,7 +167,9 @@ void Hub::refuse(const HttpResponse& response, const std::string& url) const {
   if (response.status == 403)
     fail("hub: {} is gated: accept its terms at {}{}", dataset_, page,
          known ? ", with the account of the token" : " and put a token into HF_TOKEN");
-  fail("hub: {} answers {} to {}", origin_of(url), response.status, url);
+  const std::string what = fmt::format("hub: {} answers {} to {}", origin_of(url), response.status, url);
+  if (response.status >= 500) throw Unreachable(what);
+  throw Error(what);
 }
 
 // --- what there is
@@ -363,18 +375,35 @@ std::vector<fs::path> Hub::offline(std::string_view revision, const HubChoice& c
     if (of == std::string::npos) continue;
     const int64_t shards = std::strtoll(name.c_str() + of + 4, nullptr, 10);
     require(std::ssize(local) >= shards,
-            "hub: the cache holds {} of the {} parts of {}; unset HF_HUB_OFFLINE", local.size(), shards,
-            dataset_);
+            "hub: the cache holds {} of the {} parts of {}, the others must be fetched from the hub",
+            local.size(), shards, dataset_);
   }
   return local;
 }
 
+// The revision of the cache that stands for the one asked for.
+std::string_view Hub::revision_here(std::string_view revision) const {
+  if (!revision.empty()) return revision;
+  const std::string converted = repository_.commit(kConverted);
+  return converted.empty() || repository_.files(converted).empty() ? kMain : kConverted;
+}
+
 std::vector<fs::path> Hub::fetch(std::string_view revision, const HubChoice& choice) {
-  const bool any = revision.empty();
-  if (settings_.offline) {
-    const bool converted = any && !repository_.commit(kConverted).empty();
-    return offline(converted ? kConverted : any ? kMain : revision, choice);
+  if (settings_.offline) return offline(revision_here(revision), choice);
+  try {
+    return online(revision, choice);
+  } catch (const Unreachable& error) {
+    const std::string_view here = revision_here(revision);
+    const std::string commit = repository_.commit(here);
+    if (commit.empty() || repository_.files(commit).empty()) throw;
+    fmt::print(stderr, "{}; using {} as the cache holds it, commit {}\n", error.what(), dataset_,
+               commit.substr(0, 8));
+    return offline(here, choice);
   }
+}
+
+std::vector<fs::path> Hub::online(std::string_view revision, const HubChoice& choice) const {
+  const bool any = revision.empty();
   if (!any) {
     const auto listing = list(revision);
     require(listing.has_value(), "hub: {} has no revision {}", dataset_, revision);

@@ -10,9 +10,10 @@
 // Files lie in HF_HUB_CACHE, else HF_HOME/hub, else ~/.cache/huggingface/hub, under
 // datasets--OWNER--NAME/{refs,blobs,snapshots}, and are shared with the hub's libraries both ways. They are
 // downloaded once, resumed where a connection broke off, and taken only when size and hash (SHA-256, or git's
-// of small files) are right. Other variables of these libraries that count here: HF_ENDPOINT,
-// HF_HUB_OFFLINE=1 (the cache alone), HF_TOKEN, HF_TOKEN_PATH (else HF_HOME/token holds it). The token goes
-// to the endpoint alone, never where that redirects to.
+// of small files) are right. Where the hub does not answer, one line says so and what the cache holds is
+// used. Other variables of these libraries that count here: HF_ENDPOINT, HF_HUB_OFFLINE=1 (the cache alone),
+// HF_TOKEN, HF_TOKEN_PATH (else HF_HOME/token holds it). The token goes to the endpoint alone, never where
+// that redirects to.
 //
 // Throws Error that names the dataset and what to do.
 #pragma once

@@ -14,6 +14,8 @@
 #include <cstring>
 #include <system_error>
 
+#include "tools/data/cache.h"
+
 namespace nf {
 namespace {
 
@@ -161,17 +163,18 @@ Header read_header(const File& file, uint64_t key, int64_t size) {
 }  // namespace
 
 std::shared_ptr<const TokenFile> TokenFile::open(const fs::path& path, uint64_t key, const Watch& watch) {
-  const File file(path, O_RDONLY);
-  const int64_t size = file.size();
-  const Header header = read_header(file, key, size);
-  check_content(file, header, size, watch);
+  const auto file = std::make_shared<const File>(path, O_RDONLY);  // stays open: the mark that it is in use
+  mark_used(file->descriptor);
+  const int64_t size = file->size();
+  const Header header = read_header(*file, key, size);
+  check_content(*file, header, size, watch);
 
   const auto bytes = static_cast<size_t>(size);
-  void* address = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED, file.descriptor, 0);
+  void* address = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED, file->descriptor, 0);
   if (address == MAP_FAILED) fail_system(path, "map");
   auto result = std::make_shared<TokenFile>();
-  result->owner_ =
-      std::shared_ptr<const void>(address, [bytes](const void* p) { ::munmap(const_cast<void*>(p), bytes); });
+  result->owner_ = std::shared_ptr<const void>(
+      address, [bytes, file](const void* p) { ::munmap(const_cast<void*>(p), bytes); });
   const auto* content = static_cast<const std::byte*>(address) + sizeof header;
   const auto token_bytes = static_cast<size_t>(padded_bytes(header.tokens, header.vocab_size));
   result->tokens_ = {content, token_bytes};

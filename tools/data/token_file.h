@@ -24,7 +24,8 @@ class TokenFile {
   // Bytes read so far and in all, while a long file is checked.
   using Watch = std::function<void(int64_t done, int64_t total)>;
 
-  // Maps a file. Throws Error when it is not whole, was altered, or was not written for this key.
+  // Maps a file, and marks it as used as long as this lives (see mark_used in cache.h). Throws Error when it
+  // is not whole, was altered, or was not written for this key.
   static std::shared_ptr<const TokenFile> open(const std::filesystem::path& path, uint64_t key,
                                                const Watch& watch = {});
 

@@ -9,6 +9,7 @@
 #include "tools/data/encode.h"
 #include "tools/data/shuffle.h"
 #include "tools/data/slow_progress.h"
+#include "tools/tracking/terminal.h"
 
 namespace nf {
 namespace {
@@ -16,7 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 
 // To be raised when the same text may give other tokens than before.
-constexpr uint64_t kTokenVersion = 1;
+constexpr uint64_t kTokenVersion = 2;
 
 DocumentFrame frame_for(const Tokenizer& tokenizer, const TokenizeOptions& options) {
   const auto bos = tokenizer.bos_id(), eos = tokenizer.eos_id();
@@ -64,6 +65,7 @@ TokenDataset tokenize(const DocumentSource& source, const Tokenizer& tokenizer,
   const fs::path path = *folder / "tokens" / fmt::format("{:016x}.tokens", key);
   if (auto file = open_cached(path, key)) return TokenDataset(std::move(file));
 
+  const int64_t limit = cache_limit(*folder);  // before the work: an error in it is told at once
   const int threads = options.threads > 0
                           ? options.threads
                           : static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
@@ -77,7 +79,15 @@ TokenDataset tokenize(const DocumentSource& source, const Tokenizer& tokenizer,
         require(writer.documents() > 0, "data: there is no text in {}", source.description());
         writer.finish();
       });
-  return TokenDataset(file ? std::move(file) : TokenFile::open(path, key));
+  if (!file) file = TokenFile::open(path, key);
+  // Not this one: it is in use.
+  const Pruned pruned = prune(path.parent_path(), ".tokens", limit);
+  if (pruned.files > 0)
+    fmt::print(
+        stderr,
+        "cache: removed the tokens of {} text{}, {}, not used for longest; NF_CACHE_GB sets its size\n",
+        pruned.files, pruned.files == 1 ? "" : "s", format_bytes(pruned.bytes));
+  return TokenDataset(std::move(file));
 }
 
 }  // namespace nf

@@ -8,13 +8,26 @@
 #include <array>
 #include <cctype>
 
+#include "tools/tokenizer/unicode_edition.h"
+
 namespace nf {
 namespace {
 
 constexpr size_t kSmallStack = size_t{32} << 10, kLargeStack = size_t{8} << 20;
 constexpr uint32_t kMatchLimit = 50'000'000;
 
-constexpr std::string_view kWordSet = "\\p{L}\\p{M}\\p{Nd}\\p{Pc}";
+// The members of a general category or a script, inside a set.
+std::string members(std::string_view property) {
+  const bool is_script = property.size() > 2;
+  return fmt::format("\\p{{{}{}}}{}", is_script ? "sc:" : "", property, newer_characters(property));
+}
+
+// \w inside a set: Alphabetic (letters, numbers of letters, circled letters), marks, digits, connectors.
+std::string word_members() {
+  std::string set = "\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}";
+  for (const char* category : {"L", "M", "Nd", "Nl", "Pc"}) set += members(category);
+  return set;
+}
 
 // Rewrites one pattern from Oniguruma's reading to PCRE2's; see regex.h.
 class Translation {
@@ -80,13 +93,13 @@ class Translation {
     switch (kind) {
       case 's': return replace("\\p{wspace}");
       case 'S': return replace("\\P{wspace}");
-      case 'd': return replace("\\p{Nd}");
-      case 'D': return replace("\\P{Nd}");
+      case 'd': at_ += 2; return one_of("Nd", false);
+      case 'D': at_ += 2; return one_of("Nd", true);
       case 'v': return replace("\\x0b");
-      case 'w': return replace(in_set_ ? std::string(kWordSet) : fmt::format("[{}]", kWordSet));
+      case 'w': return replace(in_set_ ? word_members() : fmt::format("[{}]", word_members()));
       case 'W':
         if (in_set_) refuse("\\W inside a set");
-        return replace(fmt::format("[^{}]", kWordSet));
+        return replace(fmt::format("[^{}]", word_members()));
       case 'p':
       case 'P': return property();
       case 'u': return code_point();
@@ -106,15 +119,23 @@ class Translation {
     const size_t end = pattern_.find('}', at_);
     if (pattern_.substr(at_ + 2, 1) != "{" || end == std::string_view::npos) refuse("\\p without {…}");
     std::string_view name = pattern_.substr(at_ + 3, end - at_ - 3);
-    out_ += pattern_.substr(at_, 3);
+    bool negated = pattern_[at_ + 1] == 'P';
     if (name.starts_with('^')) {
-      out_ += '^';
+      negated = !negated;
       name.remove_prefix(1);
     }
-    if (name.size() > 2) out_ += "sc:";
-    out_ += name;
-    out_ += '}';
     at_ = end + 1;
+    one_of(name, negated);
+  }
+
+  // What a set excludes by \P cannot be taken out of it again: there, newer characters are in it too.
+  void one_of(std::string_view property, bool negated) {
+    if (!negated)
+      out_ += in_set_ ? members(property) : fmt::format("[{}]", members(property));
+    else if (!in_set_)
+      out_ += fmt::format("[^{}]", members(property));
+    else
+      out_ += fmt::format("\\P{{{}{}}}", property.size() > 2 ? "sc:" : "", property);
   }
 
   void code_point() {

@@ -1,9 +1,10 @@
 // The regular expressions of tokenizer.json, which are written for Oniguruma (Ruby's syntax over Unicode),
 // run by PCRE2 with its just-in-time compiler.
 //
-// What the two read differently is translated: \s is White_Space, \w is letters, marks, decimal digits and
-// connectors, names of scripts mean the script itself, ^ and $ are the ends of lines. What cannot be
-// translated (sets inside sets, &&, possessive {n}+, \h, \b, references, …) is an Error that quotes it.
+// What the two read differently is translated: \s is White_Space, \w is Alphabetic, marks, decimal digits and
+// connectors, names of scripts mean the script itself, ^ and $ are the ends of lines, properties are those of
+// one edition of Unicode (unicode_edition.h). What cannot be translated (sets inside sets, &&, possessive
+// {n}+, \h, \b, references, …) is an Error that quotes it.
 #pragma once
 
 #include <cstddef>
