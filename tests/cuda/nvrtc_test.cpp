@@ -53,10 +53,12 @@ T at(const std::string& bytes, size_t offset) {
   return value;
 }
 Needs needs_of(const std::string& code) {
-  constexpr uint8_t kSized = 4, kFrameSize = 0x11, kRegisters = 0x2f;  // of an attribute: its format, its kind
+  constexpr uint8_t kSized = 4, kFrameSize = 0x11,
+                    kRegisters = 0x2f;  // of an attribute: its format, its kind
   Needs needs;
   const auto sections = at<uint64_t>(code, 0x28);
-  const auto size = at<uint16_t>(code, 0x3A), count = at<uint16_t>(code, 0x3C), names = at<uint16_t>(code, 0x3E);
+  const auto size = at<uint16_t>(code, 0x3A), count = at<uint16_t>(code, 0x3C),
+             names = at<uint16_t>(code, 0x3E);
   const auto name_table = at<uint64_t>(code, sections + size_t{names} * size + 0x18);
   for (size_t i = 0; i < count; ++i) {
     const size_t section = sections + i * size;
