@@ -25,7 +25,7 @@ namespace nf::cuda {
 // and everything else of it stands in a namespace of its own, so that several texts can be compiled as one.
 struct KernelSource {
   std::string name;    // of the entry point; equal names mean equal texts
-  std::string params;  // the type of its parameter, a plain struct of at most 4 KiB
+  std::string params;  // the type of its parameter, a plain struct of at most Gpu::kMostParams bytes
   std::string text;
 };
 
@@ -46,6 +46,8 @@ using Multiply = std::function<void(const void* a, const void* b, void* c)>;
 
 class Gpu {
  public:
+  // Bytes of a kernel's parameter (since CUDA 12.1).
+  static constexpr size_t kMostParams = 32764;
   // Scratch that every product may use.
   static constexpr int64_t kProductWorkspace = 32 << 20;
 

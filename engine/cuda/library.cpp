@@ -13,8 +13,8 @@ KernelLibrary::Slot KernelLibrary::slot(KernelSource source) {
 }
 
 Launch KernelLibrary::launch(KernelSource source, const LaunchShape& shape, std::vector<std::byte> params) {
-  require(params.size() <= 4096, "cuda: the parameter of {} has {} bytes, at most 4096 are possible",
-          source.name, params.size());
+  require(params.size() <= Gpu::kMostParams, "cuda: the parameter of {} has {} bytes, {} are possible",
+          source.name, params.size(), Gpu::kMostParams);
   return [gpu = gpu_, slot = slot(std::move(source)), shape, params = std::move(params)] {
     gpu->launch(**slot, shape, params);
   };

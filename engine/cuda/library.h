@@ -20,7 +20,7 @@ class KernelLibrary {
   // A launch of that kernel; it may run once compile() has returned.
   template <typename Params>
   Launch launch(KernelSource source, const LaunchShape& shape, const Params& params) {
-    static_assert(std::is_trivially_copyable_v<Params> && sizeof(Params) <= 4096);
+    static_assert(std::is_trivially_copyable_v<Params> && sizeof(Params) <= Gpu::kMostParams);
     const auto bytes = std::as_bytes(std::span(&params, 1));
     return launch(std::move(source), shape, std::vector(bytes.begin(), bytes.end()));
   }

@@ -6,8 +6,7 @@
 
 namespace nf::cuda {
 
-void LoopWriter::begin_column(const ColumnReduction& column) {
-  const int32_t i = column.node;
+void LoopWriter::begin_column(int32_t i) {
   text_.line("{} c{}{}[{}];", lane_type_of(i), i, dimension(), plan_.vector);
   if (has_many()) {
     text_.unroll();
@@ -20,23 +19,28 @@ void LoopWriter::begin_column(const ColumnReduction& column) {
 
 // Where the block's result for a column goes: its partial results, or the output itself.
 std::string LoopWriter::result_at(const ColumnReduction& column, const std::string& of) const {
+  const auto element = [&](const std::string& row) {
+    return plan_.columns == 1 ? row : fmt::format("{} * {} + {}", row, plan_.columns, of);
+  };
+  const bool one_row = plan_.kept_rows == 1;
   if (column.partials > 1)
-    return fmt::format("partial{}[Index(block * {} + kept_row) * {} + Index({})]", column.node,
-                       plan_.kept_rows, plan_.columns, of);
+    return fmt::format(
+        "partial{}[{}]", column.output,
+        element(one_row ? "Index(block)" : fmt::format("Index(block * {} + kept_row)", plan_.kept_rows)));
   const TensorView& view = outputs_[static_cast<size_t>(column.output)];
-  const std::string element = fmt::format("(kept_row * {} + {})", plan_.columns, of);
-  return fmt::format("out{}[{}]", column.output, offset_of(element, view.shape, view.strides));
+  const std::string kept = one_row ? of : fmt::format("({})", element("kept_row"));
+  return fmt::format("out{}[{}]", column.output, offset_of(kept, view.shape, view.strides));
 }
 
 // A thread has the same columns in every row.
 void LoopWriter::accumulate_in_memory(int32_t i) {
-  const auto& all = plan_.column_reductions;
-  const auto column =
-      std::find_if(all.begin(), all.end(), [i](const ColumnReduction& c) { return c.node == i; });
   text_.unroll();
   text_.open("for (int j = 0; j < {}; ++j)", plan_.vector);
-  text_.line("{}& to = {};", lane_type_of(i), result_at(*column, "(column + j)"));
-  text_.line("to = first == begin ? c{0}[j] : {1}::combine(to, c{0}[j]);", i, combiner(node(i)));
+  for (const ColumnReduction& column : plan_.column_reductions) {
+    if (column.node != i) continue;
+    const std::string to = result_at(column, "(column + j)");
+    text_.line("{0} = first == begin ? c{1}[j] : {2}::combine({0}, c{1}[j]);", to, i, combiner(node(i)));
+  }
   text_.close();
 }
 

@@ -128,6 +128,8 @@ class Planner {
         require(type.dtype != DType::f64 && type.dtype != DType::i64,
                 "cuda: a loop of {}: that runs on the reference backend only", nf::name(type.dtype));
       value(i).alias = same_as_operand(node) ? holder(node.inputs[0]) : i;
+      if (kind(node.op) == OpKind::elementwise || kind(node.op) == OpKind::reduce)
+        for (ValueId input : node.inputs) value(i).operands.push_back(holder(input));
       if (kind(node.op) != OpKind::reduce) continue;
       value(i).column_reduction = column_axes(node, space_) > 0;
       value(i).row_reduction = !value(i).column_reduction;
@@ -136,7 +138,10 @@ class Planner {
       value(plan_.stored(o)).needed = true;
     for (int32_t i = body_.size() - 1; i >= 0; --i)
       if (value(i).needed)
-        for (int32_t operand : plan_.operands(i)) value(operand).needed = true;
+        for (int32_t operand : value(i).operands) {
+          value(operand).needed = true;
+          value(operand).readers.push_back(i);
+        }
   }
 
   // ---- tensors
@@ -249,11 +254,18 @@ class Planner {
            tensor.kind != LoopTensor::Kind::philox && tensor.kind != LoopTensor::Kind::column;
   }
 
+  // Whether rows share its elements: they come from the caches, most of the time.
+  bool repeats(const LoopTensor& tensor) const {
+    return std::any_of(tensor.strides.begin(), tensor.strides.end() - 1,
+                       [](int64_t stride) { return stride == 0; });
+  }
+
   void choose_vector() {
     const bool in_rows = plan_.form == LoopForm::rows || plan_.form == LoopForm::wide;
-    int most = 8;
+    // Sixteen bytes of the narrowest; eight where wide tensors have as many elements as narrow ones.
+    int most = in_rows ? 4 : 8;
     for (const LoopTensor& tensor : plan_.tensors)
-      if ((moves_columns(tensor) && size_of(tensor.dtype) > 2) || in_rows) most = 4;
+      if (moves_columns(tensor) && size_of(tensor.dtype) > 2 && !repeats(tensor)) most = 4;
     bool one_row = plan_.form == LoopForm::map && plan_.rows == 1;
     for (const LoopTensor& tensor : plan_.tensors) one_row &= tensor.shift == 0;
     plan_.vector = one_row ? most : vector_that_fits(plan_.columns, most);
@@ -324,14 +336,10 @@ class Planner {
   // The last phase that reads a value, and the first.
   std::pair<int, int> readers_of(int32_t node, int32_t except = -1) {
     int first = std::numeric_limits<int>::max(), last = -1;
-    for (int32_t i = 0; i < body_.size(); ++i) {
-      const LoopValue& v = value(i);
-      if (!v.needed || i == except || v.tensor >= 0) continue;
-      for (int32_t operand : plan_.operands(i))
-        if (operand == node) {
-          first = std::min(first, v.phase);
-          last = std::max(last, v.phase);
-        }
+    for (int32_t reader : value(node).readers) {
+      if (reader == except) continue;
+      first = std::min(first, value(reader).phase);
+      last = std::max(last, value(reader).phase);
     }
     return {first, last};
   }
@@ -402,14 +410,6 @@ int32_t LoopPlan::stored(int32_t output) const {
                       body->node(node).outputs[0].dtype == body->type(id).dtype;
   if (!rounds || lane_of(body->type(body->node(node).inputs[0]).dtype) != Lane::floats) return node;
   return holder(body->node(node).inputs[0]);
-}
-
-std::vector<int32_t> LoopPlan::operands(int32_t node) const {
-  std::vector<int32_t> result;
-  const Node& n = body->node(node);
-  if (kind(n.op) == OpKind::elementwise || kind(n.op) == OpKind::reduce)
-    for (ValueId input : n.inputs) result.push_back(holder(input));
-  return result;
 }
 
 LoopPlan plan_loop(const Graph& body, const Shape& space, std::span<const TensorView> inputs,

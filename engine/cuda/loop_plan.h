@@ -43,10 +43,12 @@ struct LoopTensor {
 struct LoopValue {
   int32_t alias = -1;  // the node that holds its value: itself, unless it only repeats or renames another's
   bool needed = false;
-  int32_t tensor = -1;   // where it is read, or what counts
-  bool columns = false;  // differs from column to column; otherwise it is computed once for the row
-  int level = 0;         // the phase in which it can be had at first
-  int phase = 0;         // in which it is computed; of reductions: that ends with it
+  std::vector<int32_t> operands;  // nodes that it is computed from
+  std::vector<int32_t> readers;   // needed nodes that are computed from it
+  int32_t tensor = -1;            // where it is read, or what counts
+  bool columns = false;           // differs from column to column; otherwise it is computed once for the row
+  int level = 0;                  // the phase in which it can be had at first
+  int phase = 0;                  // in which it is computed; of reductions: that ends with it
   bool row_reduction = false, column_reduction = false;
   bool kept = false;  // needed in later phases, too
 };
@@ -95,8 +97,7 @@ struct LoopPlan {
   int32_t holder(ValueId id) const { return value(id.node).alias; }
   // The node that an output stores: one before its rounding, which storing does anyway.
   int32_t stored(int32_t output) const;
-  // The nodes that a computed node reads.
-  std::vector<int32_t> operands(int32_t node) const;
+  const std::vector<int32_t>& operands(int32_t node) const { return value(node).operands; }
   // Whether threads go from row to row.
   bool walks_rows() const { return !column_reductions.empty(); }
   int threads() const { return lanes * groups; }

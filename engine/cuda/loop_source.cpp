@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <map>
 
 #include "cuda/loop_writer.h"
 #include "cuda/sources.h"
@@ -71,7 +72,7 @@ void LoopWriter::name_pointers() {
     const ColumnReduction& column = plan_.column_reductions[c];
     if (column.partials > 1)
       point(To::partial, static_cast<int32_t>(c),
-            fmt::format("{}* partial{}", lane_type_of(column.node), column.node));
+            fmt::format("{}* partial{}", lane_type_of(column.node), column.output));
     else
       point(To::output, column.output, fmt::format("{}* out{}", lane_type_of(column.node), column.output));
   }
@@ -163,20 +164,25 @@ void LoopWriter::walk_units(int64_t tiles) {
     if (!outermost) text += fmt::format(" % {}", size);
     return text;
   };
-  text_.line("const Count kept_row = {};", number(tiles, plan_.kept_rows, false));
+  const bool one_row = plan_.kept_rows == 1;
+  if (!one_row) text_.line("const Count kept_row = {};", number(tiles, plan_.kept_rows, false));
   text_.line("const Count block = {};", number(tiles * plan_.kept_rows, plan_.cut.blocks, true));
   text_.line("const Count begin = block * {};", plan_.cut.per_block);
   text_.line("const Count end = begin + {0} < {1} ? begin + {0} : {1};", plan_.cut.per_block, plan_.units);
   if (!in_memory_)
-    for (const ColumnReduction& column : plan_.column_reductions) begin_column(column);
+    for (int32_t i = 0; i < body_.size(); ++i)
+      if (plan_.value(i).needed && plan_.value(i).column_reduction) begin_column(i);
   load_leaves(true);
   text_.open("for (Count first = begin; first < end; first += {})", plan_.groups);
   const std::string unit = plan_.groups == 1 ? "first" : "first + group";
+  const auto row = [&](const std::string& of) {
+    return one_row ? of : fmt::format("({}) * {} + kept_row", of, plan_.kept_rows);
+  };
   if (plan_.units % plan_.groups == 0 && plan_.cut.per_block % plan_.groups == 0) {
-    text_.line("const Count row = ({}) * {} + kept_row;", unit, plan_.kept_rows);
+    text_.line("const Count row = {};", row(unit));
   } else {
     text_.line("const bool valid = {} < end;", unit);
-    text_.line("const Count row = (valid ? {} : end - 1) * {} + kept_row;", unit, plan_.kept_rows);
+    text_.line("const Count row = {};", row(fmt::format("(valid ? {} : end - 1)", unit)));
     guard_ = "valid";
   }
   if (plan_.form == LoopForm::columns && !fills_vectors())
@@ -194,6 +200,7 @@ void LoopWriter::begin_row() {
 }
 
 void LoopWriter::place_tensors() {
+  std::map<std::string, std::string> named;
   for (size_t t = 0; t < plan_.tensors.size(); ++t) {
     const LoopTensor& tensor = plan_.tensors[t];
     if (tensor.kind == LoopTensor::Kind::column) continue;
@@ -201,8 +208,9 @@ void LoopWriter::place_tensors() {
     for (int axis = 0; axis < plan_.lead.rank(); ++axis) strides.push_back(tensor.strides[axis]);
     const std::string offset = offset_of("row", plan_.lead, strides);
     if (offset == "0") continue;
-    places_[t] = fmt::format("at{}", t);
-    text_.line("const Index {} = {};", places_[t], offset);
+    const auto [at, is_new] = named.try_emplace(offset, fmt::format("at{}", named.size()));
+    places_[t] = at->second;
+    if (is_new) text_.line("const Index {} = {};", at->second, offset);
   }
 }
 

@@ -88,7 +88,7 @@ class LoopWriter {
   void end_reductions(int phase);
 
   // ---- column reductions
-  void begin_column(const ColumnReduction& column);
+  void begin_column(int32_t i);
   void accumulate_in_memory(int32_t i);
   void finish_block();
   void combine_groups(const ColumnReduction& column, const std::string& tile);

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <filesystem>
 #include <map>
+#include <utility>
 
 #include "cuda/kernel_files.h"
 #include "nf/error.h"
@@ -19,42 +20,50 @@ namespace {
 namespace fs = std::filesystem;
 
 struct HostKernel : CompiledKernel {
-  explicit HostKernel(EmulatedKernel function) : entry(function) {}
-  EmulatedKernel entry;
+  EmulatedKernel entry = nullptr;
 };
 
-// Compiles every source once in the process, as many at a time as are asked for.
+// Compiles every source once in the process: when the first of those that wait is launched, all at once.
 class HostCompiler {
  public:
-  std::shared_ptr<const CompiledKernel> find(const std::string& name) const { return kernels_.at(name); }
-
-  void compile(std::span<const KernelSource> sources) {
-    std::vector<const KernelSource*> missing;
-    for (const KernelSource& source : sources)
-      if (!kernels_.contains(source.name)) missing.push_back(&source);
-    if (missing.empty()) return;
-    const fs::path path = folder_.path / fmt::format("kernels{}", ++libraries_);
-    write_sources(path.string() + ".cpp", missing);
-    run_compiler(path.string());
-    void* library = ::dlopen((path.string() + ".so").c_str(), RTLD_NOW | RTLD_LOCAL);
-    require(library != nullptr, "emulator: {}", library == nullptr ? ::dlerror() : "");
-    for (const KernelSource* source : missing) {
-      void* entry = ::dlsym(library, ("run_" + source->name).c_str());
-      require(entry != nullptr, "emulator: {} was not compiled", source->name);
-      kernels_[source->name] = std::make_shared<HostKernel>(reinterpret_cast<EmulatedKernel>(entry));
+  std::shared_ptr<const CompiledKernel> add(const KernelSource& source) {
+    const auto [at, is_new] = kernels_.try_emplace(source.name);
+    if (is_new) {
+      at->second = std::make_shared<HostKernel>();
+      waiting_.push_back(source);
     }
+    return at->second;
+  }
+
+  EmulatedKernel entry(const HostKernel& kernel) {
+    if (kernel.entry == nullptr) compile(std::exchange(waiting_, {}));
+    require(kernel.entry != nullptr, "emulator: a kernel that could not be compiled");
+    return kernel.entry;
   }
 
  private:
+  void compile(const std::vector<KernelSource>& sources) {
+    const fs::path path = folder_.path / fmt::format("kernels{}", ++libraries_);
+    write_sources(path.string() + ".cpp", sources);
+    run_compiler(path.string());
+    void* library = ::dlopen((path.string() + ".so").c_str(), RTLD_NOW | RTLD_LOCAL);
+    require(library != nullptr, "emulator: {}", library == nullptr ? ::dlerror() : "");
+    for (const KernelSource& source : sources) {
+      void* entry = ::dlsym(library, ("run_" + source.name).c_str());
+      require(entry != nullptr, "emulator: {} was not compiled", source.name);
+      kernels_.at(source.name)->entry = reinterpret_cast<EmulatedKernel>(entry);
+    }
+  }
+
   // All in one: each text keeps to a namespace of its own. An entry point takes its parameter by value, so
   // each gets a companion of one type.
-  void write_sources(const fs::path& path, const std::vector<const KernelSource*>& sources) {
+  void write_sources(const fs::path& path, const std::vector<KernelSource>& sources) {
     std::string text;
-    for (const KernelSource* source : sources)
+    for (const KernelSource& source : sources)
       text += fmt::format(
           "{0}\nextern \"C\" void run_{1}(const void* params) {{\n"
           "  {1}(*static_cast<const {2}*>(params));\n}}\n",
-          source->text, source->name, source->params);
+          source.text, source.name, source.params);
     write_file(path, text);
     for (const KernelFile& file : kernel_files()) write_file(folder_.path / file.name, file.text);
   }
@@ -68,7 +77,8 @@ class HostCompiler {
 
   Folder folder_;
   int libraries_ = 0;
-  std::map<std::string, std::shared_ptr<const CompiledKernel>> kernels_;
+  std::map<std::string, std::shared_ptr<HostKernel>> kernels_;
+  std::vector<KernelSource> waiting_;
 };
 
 HostCompiler& host_compiler() {
@@ -111,15 +121,14 @@ class EmulatedGpu : public Gpu {
   }
 
   std::vector<std::shared_ptr<const CompiledKernel>> compile(std::span<const KernelSource> sources) override {
-    host_compiler().compile(sources);
     std::vector<std::shared_ptr<const CompiledKernel>> result;
-    for (const KernelSource& source : sources) result.push_back(host_compiler().find(source.name));
+    for (const KernelSource& source : sources) result.push_back(host_compiler().add(source));
     return result;
   }
 
   void launch(const CompiledKernel& kernel, const LaunchShape& shape,
               std::span<const std::byte> params) override {
-    emulate(static_cast<const HostKernel&>(kernel).entry, shape, params.data());
+    emulate(host_compiler().entry(static_cast<const HostKernel&>(kernel)), shape, params.data());
   }
 
   Multiply product(const Product& product, void*) override {

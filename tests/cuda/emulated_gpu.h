@@ -1,5 +1,6 @@
 // A Gpu without a GPU: kernels compiled for the host by the C++ compiler and run by the emulator, memory the
-// host's, products by plain loops.
+// host's, products by plain loops. The compiler runs when the first kernel is launched, for all that have
+// been asked for by then: a test that makes all its executables before it runs the first is faster by far.
 #pragma once
 
 #include <memory>

@@ -174,6 +174,29 @@ TEST_CASE("cuda loop: every op, on floats and on integers") {
   check_all(cases);
 }
 
+TEST_CASE("cuda loop: column reductions of all kinds") {
+  Cases cases;
+  for (const Shape& space :
+       {Shape{300, 64}, Shape{7, 5, 129}, Shape{3, 2000}, Shape{6, 40, 33}, Shape{2, 3, 70, 8}, Shape{40, 1},
+        Shape{40, 3, 1}, Shape{1, 50}, Shape{1, 4, 30}, Shape{2, 20000}})
+    for (const bool with_rows : {false, true})
+      cases.push_back(std::make_unique<Case>(space, 9, [&](LoopBody& b) {
+        Value x = b.full(DType::bf16);
+        x = cast(x, DType::f32) * b.per_column() + b.full();
+        if (with_rows) x = softmax(x);
+        b.output(x);
+        for (int axes = 1; axes < space.rank(); ++axes) {
+          Shape reduced;
+          for (int axis = 0; axis < axes; ++axis) reduced.push_back(axis);
+          b.output(reduce_sum(x, reduced));
+          b.output(reduce_max(x * 2.0, reduced));
+          b.output(reduce_sum(b.full(DType::i32), reduced));
+        }
+        b.output(reduce_sum(x, {0}));  // once more
+      }));
+  check_all(cases);
+}
+
 TEST_CASE("cuda loop: a NaN wins, and infinities pass") {
   Cases cases;
   cases.push_back(std::make_unique<Case>(Shape{2, 40}, 1, [](LoopBody& b) {

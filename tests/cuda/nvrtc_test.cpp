@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <map>
+#include <string>
 
 #include "models/training_step.h"
 #include "nf/executable.h"
@@ -17,12 +18,13 @@ using namespace nf;
 
 namespace {
 
-// What the five models ask for as they are shipped: training in bf16 and in f32, evaluation, updates.
+// What the five models ask for as they are shipped, of two layers: training, evaluation, updates.
 std::map<std::string, cuda::KernelSource> kernels_of_models() {
   const auto gpu = std::make_shared<cuda::RecordingGpu>();
   const auto device = cuda::gpu_device([&] { return gpu; });
   for (const char* variant : {"mha", "gqa", "diff", "ngpt", "mla"})
     for (const DType compute : {DType::bf16, DType::f32}) {
+      if (compute == DType::f32 && std::string(variant) != "ngpt") continue;  // one is enough
       ModelConfig config = load_config(variant).model;
       config.num_hidden_layers = 2;
       const auto state = std::make_shared<State>(device);

@@ -1,4 +1,5 @@
-// A Gpu that runs nothing: it collects the kernels that a device asks for. Memory is reserved, never touched.
+// A Gpu that runs nothing: it collects the kernels that a device asks for. Memory is reserved and never
+// touched.
 #pragma once
 
 #include <map>

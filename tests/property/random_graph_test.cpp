@@ -5,10 +5,8 @@
 //  1. The compiled graph, run by the interpreter in double precision, against the graph as written: nothing
 //  is rounded,
 //     so passes that keep the meaning agree to 1e-8 and any other does not.
-//  2. The CPU against the interpreter with every value rounded to its dtype. How much rounding may matter is
-//  measured,
-//     not guessed: the interpreter runs again with the last bits of every value shaken, and the CPU may
-//     differ from the unshaken result by a multiple of what that did.
+//  2. The CPU against the interpreter with every value rounded to its dtype, as far as rounding matters
+//     (judge.h).
 //  3. One thread against three: the same bits.
 // A failure prints its seed and the smallest graph that still fails: outputs are dropped and values become
 // inputs as long as it does. NF_FIRST_SEED and NF_SEEDS choose other seeds than the first thousand.
@@ -23,117 +21,24 @@
 #include "graph/op_table.h"
 #include "nf/compile.h"
 #include "nf/ops.h"
-#include "tests/property/random_graph.h"
+#include "tests/property/judge.h"
 #include "tests/support/graphs.h"
 
 using namespace nf;
 using test::Bindings;
+using test::Expectation;
+using test::kCareful;
+using test::kQuick;
+using test::Problem;
 using test::RandomGraph;
+using test::Results;
+using test::Tally;
 using test::Tensor;
 
 namespace {
 
 constexpr double kExactTolerance = 1e-8;
-constexpr double kFloor = 2e-6;     // the CPU may always be this far off, and
-constexpr double kShakes = 12;      // this many times what shaking does
-constexpr double kTooShaky = 0.05;  // beyond this a value says nothing
-// Runs that measure shaking: at first, and before anything is called wrong.
-constexpr int kQuick = 3, kCareful = 60;
-constexpr double kSmall = 1e-3;  // elements below this count as this large: what cancels leaves noise
-
-// A graph and everything it reads.
-struct Problem {
-  std::shared_ptr<const Graph> graph;
-  Bindings inputs, state;
-};
-
-// Everything that a run leaves behind, by name: outputs and states.
-using Results = Bindings;
-
-Results named(const Graph& graph, std::vector<Tensor> outputs, Bindings state) {
-  Results results = std::move(state);
-  for (size_t i = 0; i < outputs.size(); ++i) results[graph.outputs()[i].name] = std::move(outputs[i]);
-  return results;
-}
-
-// How far a is from b, relative to b, whose elements count as at least kSmall.
-double distance(const Tensor& a, const Tensor& b) {
-  double squares = 0;
-  for (double x : b.data)
-    if (std::isfinite(x)) squares += x * x;
-  const double norm = std::sqrt(squares);
-  const double error = test::relative_error(a, b) * (norm > 0 ? norm : 1);
-  return error / std::max(norm, kSmall * std::sqrt(static_cast<double>(b.data.size())));
-}
-
-// ---- rounding
-
-// Whether computing the node in floats rounds anew; comparisons, choices and copies do not.
-bool rounds(const Graph& graph, const Node& node) {
-  static const std::set<Op> kExact = {Op::neg,        Op::abs,   Op::max,  Op::min,       Op::where,
-                                      Op::reduce_max, Op::equal, Op::less, Op::less_equal};
-  if (node.op == Op::cast && size_of(node.outputs[0].dtype) >= size_of(graph.type(node.inputs[0]).dtype))
-    return false;
-  const OpKind kind = nf::kind(node.op);
-  return kind != OpKind::leaf && kind != OpKind::movement && kind != OpKind::state &&
-         !kExact.contains(node.op);
-}
-
-// One unit in the last place of what the node computes. Composites of narrow operands round inside, too.
-double last_place(const Graph& graph, const Node& node, DType dtype) {
-  bool narrow = dtype != DType::f32;
-  if (kind(node.op) == OpKind::composite)
-    for (ValueId id : node.inputs) narrow = narrow || graph.type(id).dtype == DType::bf16;
-  return narrow ? 0x1p-8 : 0x1p-23;
-}
-
-// Rounds every value to its dtype, after moving it by up to `ulps` units in the last place.
-reference::Observer rounding(const Graph& graph, double ulps, test::Random& random) {
-  return [&graph, ulps, &random](int32_t index, std::span<Tensor> outputs) {
-    const Node& node = graph.node(index);
-    for (size_t i = 0; i < outputs.size(); ++i) {
-      const DType dtype = node.outputs[i].dtype;
-      if (!is_float(dtype)) continue;
-      const bool is_read = node.op == Op::input || node.op == Op::state;
-      const double size = is_read ? ulps * 0x1p-23  // as a sum of it in another order might see it
-                          : rounds(graph, node) ? ulps * last_place(graph, node, dtype)
-                                                : 0;
-      for (double& x : outputs[i].data) {
-        if (size > 0) x *= 1 + size * random.uniform(-1, 1);
-        if (!is_read) x = test::rounded(x, dtype);
-      }
-    }
-  };
-}
-
-Results interpret(const Problem& problem, const reference::Observer& observer) {
-  Bindings state = problem.state;
-  std::vector<Tensor> outputs = reference::evaluate(*problem.graph, problem.inputs, state, observer);
-  return named(*problem.graph, std::move(outputs), std::move(state));
-}
-
-// What the interpreter says, and how far each result moves when rounding does.
-struct Expectation {
-  Results exact, rounded;
-  std::unordered_map<std::string, double> shake;
-};
-
-Expectation expectation(const Problem& problem, int runs) {
-  test::Random random(7);
-  Expectation result{.exact = interpret(problem, {}),
-                     .rounded = interpret(problem, rounding(*problem.graph, 0, random)),
-                     .shake = {}};
-  for (int run = 0; run < runs; ++run)
-    for (const auto& [name, tensor] : interpret(problem, rounding(*problem.graph, 2, random)))
-      result.shake[name] = std::max(result.shake[name], distance(tensor, result.rounded.at(name)));
-  return result;
-}
-
 // ---- one comparison
-
-struct Tally {
-  int compared = 0, skipped = 0;
-};
 
 // What is wrong with the compiled graph; empty if nothing is.
 std::string mistake(const Problem& problem, const Expectation& expected, const CompileOptions& options,
@@ -141,9 +46,9 @@ std::string mistake(const Problem& problem, const Expectation& expected, const C
   try {
     const Plan compiled = plan(*problem.graph, *cpu_device(1), options);
     const Problem optimized{compiled.graph, problem.inputs, problem.state};
-    for (const auto& [name, tensor] : interpret(optimized, {}))
-      if (const double error = distance(tensor, expected.exact.at(name));
-          error > kExactTolerance && expected.shake.at(name) < kTooShaky)
+    for (const auto& [name, tensor] : test::interpret(optimized, {}))
+      if (const double error = test::distance(tensor, expected.exact.at(name));
+          error > kExactTolerance && expected.shake.at(name) < test::kTooShaky)
         return fmt::format("the compiled graph means something else: {} is off by {:.2e}", name, error);
 
     std::optional<Results> one_thread;
@@ -151,7 +56,7 @@ std::string mistake(const Problem& problem, const Expectation& expected, const C
       Bindings state = problem.state;
       std::vector<Tensor> outputs =
           test::run_on(cpu_device(threads), *problem.graph, problem.inputs, state, options);
-      const Results results = named(*problem.graph, std::move(outputs), std::move(state));
+      const Results results = test::named(*problem.graph, std::move(outputs), std::move(state));
       if (one_thread) {
         for (const auto& [name, tensor] : results)
           if (test::largest_error(tensor, one_thread->at(name)) != 0)
@@ -159,14 +64,8 @@ std::string mistake(const Problem& problem, const Expectation& expected, const C
         break;
       }
       one_thread = results;
-      for (const auto& [name, tensor] : results) {
-        const double shake = expected.shake.at(name);
-        ++(shake < kTooShaky ? tally.compared : tally.skipped);
-        const double error = distance(tensor, expected.rounded.at(name));
-        if (shake < kTooShaky && !(error <= kFloor + kShakes * shake))
-          return fmt::format("the CPU is off: {} by {:.2e}, where shaking the last bits moves it by {:.2e}",
-                             name, error, shake);
-      }
+      if (const std::string wrong = test::judge(results, expected, tally); !wrong.empty())
+        return "the CPU is off: " + wrong;
     }
   } catch (const std::exception& error) {
     return error.what();
@@ -179,9 +78,9 @@ std::string mistake(const Problem& problem, const Expectation& expected, const C
 // The values of all nodes, rounded, to put in their place.
 std::vector<std::vector<Tensor>> all_values(const Problem& problem) {
   test::Random random(0);
-  const reference::Observer round = rounding(*problem.graph, 0, random);
+  const reference::Observer round = test::rounding(*problem.graph, 0, random);
   std::vector<std::vector<Tensor>> values(static_cast<size_t>(problem.graph->size()));
-  interpret(problem, [&](int32_t node, std::span<Tensor> outputs) {
+  test::interpret(problem, [&](int32_t node, std::span<Tensor> outputs) {
     round(node, outputs);
     values[static_cast<size_t>(node)].assign(outputs.begin(), outputs.end());
   });
@@ -278,7 +177,7 @@ std::string smallest(const Problem& problem, const CompileOptions& options) {
   const Problem small = Shrinker(problem, [&](const Problem& candidate) {
                           Tally tally;
                           const std::string found =
-                              mistake(candidate, expectation(candidate, kCareful), options, tally);
+                              mistake(candidate, test::expectation(candidate, kCareful), options, tally);
                           if (!found.empty()) last = found;
                           return !found.empty();
                         }).run();
@@ -312,17 +211,6 @@ std::string describe(const CompileOptions& options) {
                      static_cast<int>(options.recompute.kind));
 }
 
-// Inputs and states hold what their dtypes can.
-void round_leaves(RandomGraph& random_graph) {
-  for (int32_t i = 0; i < random_graph.graph.size(); ++i) {
-    const Node& node = random_graph.graph.node(i);
-    if (node.op != Op::input && node.op != Op::state) continue;
-    Bindings& bindings = node.op == Op::input ? random_graph.inputs : random_graph.state;
-    for (double& x : bindings.at(node.attributes.text("name")).data)
-      x = test::rounded(x, node.outputs[0].dtype);
-  }
-}
-
 uint64_t number_from(const char* variable, uint64_t otherwise) {
   const char* text = std::getenv(variable);
   return text != nullptr ? std::strtoull(text, nullptr, 10) : otherwise;
@@ -335,16 +223,11 @@ TEST_CASE("random graphs mean the same compiled as written") {
   Tally tally;
   int failures = 0;
   for (uint64_t seed = first; seed < first + count && failures < 3; ++seed) {
-    const auto random_graph = std::make_shared<RandomGraph>();
-    test::fill_randomly(*random_graph, seed);
-    round_leaves(*random_graph);
-    const Problem problem{std::shared_ptr<const Graph>(random_graph, &random_graph->graph),
-                          random_graph->inputs, random_graph->state};
-    verify(*problem.graph);
-    const Expectation expected = expectation(problem, kQuick);
+    const Problem problem = test::random_problem(seed);
+    const Expectation expected = test::expectation(problem, kQuick);
     for (const CompileOptions& options : variants(seed)) {
       if (mistake(problem, expected, options, tally).empty()) continue;
-      const std::string found = mistake(problem, expectation(problem, kCareful), options, tally);
+      const std::string found = mistake(problem, test::expectation(problem, kCareful), options, tally);
       if (found.empty()) continue;
       ++failures;
       FAIL_CHECK("seed ", seed, ", ", describe(options), ": ", found,

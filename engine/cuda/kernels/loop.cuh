@@ -217,6 +217,7 @@ __device__ __forceinline__ void finish_columns(const T* partial, Index rows, Ind
   const Index column = Index(blockIdx.x) * 32 + x;
   if (column < columns && part < rows) {
     T sum = partial[part * columns + column];
+#pragma unroll 8
     for (Index row = part + parts; row < rows; row += parts)
       sum = Op::combine(sum, partial[row * columns + column]);
     sums[part][x] = sum;
