@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <limits>
 
 #include "nf/gradients.h"
 #include "nf/ops.h"
@@ -174,4 +175,22 @@ TEST_CASE("cuda: attention to a cache of keys, split over blocks") {
                   .value_width = 24,
                   .length = length,
                   .backward = false});
+}
+
+TEST_CASE("cuda: attention never reads keys past the length") {
+  const Case c{.queries = 4, .keys = 40, .heads = 2, .length = 21};
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    Graph graph;
+    Bindings inputs = inputs_of(c, dtype), state;
+    build(graph, c, dtype, inputs);
+    const auto run = [&] { return test::run_on(cuda::emulated_cuda_device(), graph, inputs, state); };
+    const std::vector<Tensor> expected = run();
+    for (const char* name : {"k", "v"}) {
+      std::vector<double>& data = inputs.at(name).data;  // one batch, one head: rows of keys
+      for (size_t i = data.size() / 40 * 21; i < data.size(); ++i)
+        data[i] = std::numeric_limits<double>::quiet_NaN();
+    }
+    const std::vector<Tensor> results = run();
+    for (size_t i = 0; i < expected.size(); ++i) CHECK(test::relative_error(results[i], expected[i]) == 0);
+  }
 }
