@@ -76,7 +76,8 @@ std::string compile_kernel(const KernelSource& source, const std::string& archit
         "begin a program");
   const std::shared_ptr<_nvrtcProgram> program(created, [](nvrtcProgram p) { nvrtc().destroy(&p); });
   const std::string target = "-arch=" + architecture;
-  const std::array<const char*, 2> options{target.c_str(), "--std=c++17"};
+  // What host and device share is not marked for the device.
+  const std::array<const char*, 3> options{target.c_str(), "--std=c++17", "-default-device"};
   if (nvrtc().compile(program.get(), static_cast<int>(options.size()), options.data()) != NVRTC_SUCCESS)
     fail("cuda: the kernel {} does not compile:\n{}\n{}", source.name, log_of(program.get()), source.text);
   size_t size = 0;

@@ -27,6 +27,7 @@ std::map<std::string, cuda::KernelSource> kernels_of_models() {
       if (compute == DType::f32 && std::string(variant) != "ngpt") continue;  // one is enough
       ModelConfig config = load_config(variant).model;
       config.num_hidden_layers = 2;
+      config.vocab_size = 4096;
       const auto state = std::make_shared<State>(device);
       const ModelOptions options{.batch = 16, .length = 256, .compute = compute};
       MicroStepOptions micro;
@@ -87,12 +88,15 @@ TEST_CASE("cuda: NVRTC compiles the kernels of the models' steps, and no thread 
 #if NF_HAVE_NVRTC
   std::vector<cuda::KernelSource> sources;
   for (const auto& [name, source] : kernels) sources.push_back(source);
-  const std::vector<std::string> codes = cuda::compile_kernels(sources, "sm_90a");
-  for (size_t i = 0; i < codes.size(); ++i) {
-    const Needs needs = needs_of(codes[i]);
-    CAPTURE(sources[i].text);
-    CHECK(needs.registers > 0);
-    CHECK(needs.frame_bytes == 0);
+  for (const char* architecture : {"sm_80", "sm_90a"}) {
+    const std::vector<std::string> codes = cuda::compile_kernels(sources, architecture);
+    for (size_t i = 0; i < codes.size(); ++i) {
+      const Needs needs = needs_of(codes[i]);
+      CAPTURE(architecture);
+      CAPTURE(sources[i].text);
+      CHECK(needs.registers > 0);
+      CHECK(needs.frame_bytes == 0);
+    }
   }
 #else
   MESSAGE("there is no CUDA toolkit: the kernels were not compiled");
