@@ -37,15 +37,27 @@ fi
 "$train" --resume "$work/stopped" --threads 1 --json > /dev/null
 [ "$(sha256sum < "$work/stopped/checkpoint-400/model.safetensors")" = "$expected" ] || fail "other bits after a stop"
 
-# kill -9: whatever was half done is passed over.
-"$train" "${common[@]}" --threads 1 --out "$work/killed" --json > /dev/null &
-pid=$!
-wait_for_checkpoint "$work/killed" $pid
-kill -9 $pid
-wait $pid 2> /dev/null || true
-"$train" --resume "$work/killed" --threads 2 --json > /dev/null
-[ "$(sha256sum < "$work/killed/checkpoint-400/model.safetensors")" = "$expected" ] || fail "other bits after kill -9"
-[ "$(grep -c '"loss"' "$work/killed/metrics.jsonl")" = 400 ] || fail "metrics.jsonl has not one record per step"
+# kill -9 at random moments, again and again: whatever was half done is passed over. NF_KILLS=20 tries more of them.
+RANDOM=1
+runs=0 kills=0
+while [ $kills -lt "${NF_KILLS:-6}" ]; do
+  run=$work/killed$((runs += 1)) alive=
+  "$train" "${common[@]}" --threads 1 --out "$run" --json > /dev/null &
+  pid=$!
+  wait_for_checkpoint "$run" $pid
+  while true; do
+    sleep "0.$(printf %03d $((RANDOM % 1000)))"
+    kill -9 $pid 2> /dev/null && kills=$((kills + 1)) || alive=no
+    wait $pid 2> /dev/null || true
+    [ -z "$alive" ] && [ $kills -lt "${NF_KILLS:-6}" ] || break
+    "$train" --resume "$run" --threads $((1 + RANDOM % 2)) --json > /dev/null &
+    pid=$!
+  done
+  "$train" --resume "$run" --threads 2 --json > /dev/null
+  [ "$(sha256sum < "$run/checkpoint-400/model.safetensors")" = "$expected" ] || fail "other bits after kill -9"
+  [ "$(grep -c '"loss"' "$run/metrics.jsonl")" = 400 ] || fail "metrics.jsonl has not one record per step"
+done
+echo "killed $kills times in $runs runs"
 
 # What has changed is told; what cannot change is refused.
 cp -r "$work/stopped" "$work/changed"
