@@ -66,7 +66,8 @@ struct Sizes {
   }
   int64_t forward_rows() const { return 16 * forward_warps() * forward_m_tiles(); }
   int64_t forward_keys() const {
-    if (is_narrow_type()) return widest <= 128 && !has_documents() && !has_dropout() ? 64 : 32;
+    const bool crowded = forward_m_tiles() > 1 && value_padded > 64;  // of registers
+    if (is_narrow_type()) return widest <= 128 && !crowded && !has_documents() && !has_dropout() ? 64 : 32;
     return widest <= 128 ? 32 : 16;
   }
   int64_t backward_warps() const { return is_narrow_type() || widest <= 128 ? 4 : 2; }
