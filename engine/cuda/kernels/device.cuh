@@ -156,7 +156,12 @@ __device__ __forceinline__ Vector<uint32_t, 4> philox_block(uint64_t block, uint
 
 __device__ __forceinline__ uint32_t philox_word(uint64_t index, uint64_t stream, uint32_t key0,
                                                 uint32_t key1) {
-  return philox_block(index / 4, stream, key0, key1).items[index % 4];
+  const Vector<uint32_t, 4> block = philox_block(index / 4, stream, key0, key1);
+  const uint32_t lane = uint32_t(index % 4);  // an index would send the words through memory
+  return lane == 0   ? block.items[0]
+         : lane == 1 ? block.items[1]
+         : lane == 2 ? block.items[2]
+                     : block.items[3];
 }
 
 }  // namespace nf::cuda
