@@ -98,6 +98,7 @@ void build(Graph& graph, const Case& c, DType dtype, const Bindings& inputs) {
   if (c.options.dropout > 0) options.rng = input(graph, "rng", DType::i32, {4});
   const Value out = attention(q, k, v, options);
   graph.output("out", out);
+  graph.output("logsumexp", graph.value({out.id.node, 1}));
   if (!c.backward) return;
   int i = 0;
   const Value loss = sum(cast(out * tensor("grad_out"), DType::f32));
@@ -157,6 +158,31 @@ TEST_CASE("cuda: attention with masks, caps and dropout") {
   check_both({.queries = 65, .keys = 87, .options = hard, .documents = 3, .length = 76});
   check_both({.batch = 2, .queries = 33, .keys = 41, .heads = 4, .kv_heads = 2, .options = dropout});
   check_both({.batch = 2, .queries = 33, .keys = 41, .heads = 2, .options = all, .documents = 2});
+}
+
+// Blocks visit only the tiles that some document of theirs reaches.
+TEST_CASE("cuda: attention within many short documents") {
+  for (const int64_t documents : {3, 40})
+    check_both({.batch = 2, .queries = 140, .keys = 140, .documents = documents});
+  check_both({.queries = 3, .keys = 700, .documents = 4, .backward = false});
+}
+
+TEST_CASE("cuda: attention does not hide what is not a number") {
+  const Case c{.queries = 20,
+               .keys = 20,
+               .options = {.cap = 2, .cap_type = CapType::soft, .causal = false},
+               .backward = false};
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    Graph graph;
+    Bindings inputs = inputs_of(c, dtype), state;
+    build(graph, c, dtype, inputs);
+    inputs["q"].data[7 * 16] = std::nan("");
+    const std::vector<Tensor> results = test::run_on(cuda::emulated_cuda_device(), graph, inputs, state);
+    for (size_t i = 0; i < 20; ++i) {
+      CHECK(std::isnan(results[0].data[i * 16]) == (i == 7));
+      CHECK(std::isnan(results[1].data[i]) == (i == 7));
+    }
+  }
 }
 
 TEST_CASE("cuda: attention of tensors with gaps between their rows") {

@@ -59,7 +59,11 @@ __device__ void attention_backward_keys(const AttentionParams& p) {
   const Sight<A>& sight = visibility.sight;
   const Scores<A> scores(p);
 
-  const KeyRange queries = sight.queries_of(first_key, first_key + kRows - 1, p.queries);
+  KeyRange queries = sight.queries_of(first_key, first_key + kRows - 1, p.queries);
+  if (A::kDocuments)
+    queries =
+        meet_documents<kThreads>(queries, visibility.q_documents,
+                                 {first_key, min(first_key + kRows, sight.limit)}, visibility.k_documents);
   const int first_tile = queries.first / tile_queries;
   const int per_head = max(0, (queries.last + tile_queries - 1) / tile_queries - first_tile);
   const int steps = per_head * group;
@@ -193,7 +197,11 @@ __device__ void attention_backward_queries(const AttentionParams& p) {
   const Scores<A> scores(p);
   const Dropout<A> dropout(p, batch, head);
 
-  const KeyRange keys = sight.keys_of_any(first_query, min(first_query + kRows, p.queries) - 1);
+  KeyRange keys = sight.keys_of_any(first_query, min(first_query + kRows, p.queries) - 1);
+  if (A::kDocuments)
+    keys =
+        meet_documents<kThreads>(keys, visibility.k_documents,
+                                 {first_query, min(first_query + kRows, p.queries)}, visibility.q_documents);
   const int warp_query = first_query + warp * 16, last_query = min(warp_query + 16, p.queries) - 1;
   const bool has_rows = warp_query < p.queries;
   const KeyRange warp_any = sight.keys_of_any(warp_query, last_query),

@@ -144,11 +144,58 @@ struct Visibility {
   }
 };
 
+// The greatest of what the block's threads give, of two numbers at once.
+template <int threads>
+__device__ __forceinline__ void block_greatest(int& a, int& b) {
+  __shared__ int greatest[2][threads / 32];
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) {
+    a = max(a, __shfl_xor_sync(kAllLanes, a, offset));
+    b = max(b, __shfl_xor_sync(kAllLanes, b, offset));
+  }
+  __syncthreads();  // what was there has been read
+  if (threadIdx.x % 32 == 0) {
+    greatest[0][threadIdx.x / 32] = a;
+    greatest[1][threadIdx.x / 32] = b;
+  }
+  __syncthreads();
+#pragma unroll
+  for (int warp = 0; warp < threads / 32; ++warp) {
+    a = max(a, greatest[0][warp]);
+    b = max(b, greatest[1][warp]);
+  }
+}
+
+// Of the rows `range`, those from the first to the last whose document may be one of the block's own rows':
+// rows hold their documents one after another, so that most tiles of the others' need not be visited. All
+// threads of the block call it.
+template <int threads>
+__device__ __forceinline__ KeyRange meet_documents(KeyRange range, const int32_t* documents,
+                                                   KeyRange own_range, const int32_t* own_documents) {
+  constexpr int kNone = -0x7FFFFFFF;
+  int high = kNone, minus_low = kNone;
+  for (int i = own_range.first + int(threadIdx.x); i < own_range.last; i += threads) {
+    const int document = own_documents[i];
+    if (document < 0) continue;
+    high = max(high, document);
+    minus_low = max(minus_low, -document);
+  }
+  block_greatest<threads>(high, minus_low);
+  int last = kNone, minus_first = kNone;
+  for (int i = range.first + int(threadIdx.x); i < range.last; i += threads) {
+    if (documents[i] > high || documents[i] < -minus_low) continue;
+    last = max(last, i);
+    minus_first = max(minus_first, -i);
+  }
+  block_greatest<threads>(last, minus_first);
+  return last == kNone ? KeyRange{0, 0} : KeyRange{-minus_first, last + 1};
+}
+
 // ---- scores
 
 // tanh for arguments that are bf16 products anyway: absolute error below 1e-6.
 __device__ __forceinline__ float fast_tanh(float x) {
-  x = fminf(fmaxf(x, -12.0f), 12.0f);
+  x = x > 12.0f ? 12.0f : x < -12.0f ? -12.0f : x;  // a NaN stays one
   return 1.0f - __fdividef(2.0f, fast_exp2(x * (2 * kLog2E)) + 1.0f);
 }
 __device__ __forceinline__ float cap_tanh(float x, float) { return tanhf(x); }

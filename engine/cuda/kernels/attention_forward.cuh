@@ -36,6 +36,10 @@ __device__ void attention_forward(const AttentionParams& p) {
     keys.first = max(keys.first, int(blockIdx.y) * p.split_keys);
     keys.last = min(keys.last, int(blockIdx.y + 1) * p.split_keys);
   }
+  if (A::kDocuments)
+    keys =
+        meet_documents<kThreads>(keys, visibility.k_documents,
+                                 {first_query, min(first_query + kRows, p.queries)}, visibility.q_documents);
   const int warp_query = first_query + warp * 16 * m_tiles,
             last_query = min(warp_query + 16 * m_tiles, p.queries) - 1;
   const bool has_rows = warp_query < p.queries;
