@@ -220,7 +220,9 @@ void FlagTable::toggle(Flag flag, bool& out) {
 }
 
 std::string FlagTable::help(std::string_view about, std::string_view examples) const {
-  std::string out = fmt::format("{}\n\n{}\n", about, examples);
+  std::string out;
+  append_wrapped(out, about);
+  out += fmt::format("\n{}\n", examples);
   std::string_view section;
   for (const Entry& entry : entries_) {
     if (entry.section != section) out += fmt::format("\n{}\n", entry.section);
@@ -234,7 +236,7 @@ bool FlagTable::parse(int argc, const char* const* argv, std::string_view about,
   bool help_wanted = false;
   toggle({.name = "help", .help = "this text", .letter = 'h'}, help_wanted);
   bool version_wanted = false;  // run_program has seen to it
-  toggle({.name = "version", .help = "the version"}, version_wanted);
+  toggle({.name = "version", .help = "the version, and the backends compiled in"}, version_wanted);
   std::vector<const Flag*> flags;
   for (const Entry& entry : entries_) flags.push_back(&entry.flag);
   const std::vector<GivenFlag> given = split_flags(program_, flag_words(argc, argv), flags, stray_);

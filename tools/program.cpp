@@ -41,7 +41,7 @@ int run_program(std::string_view name, int argc, const char* const* argv, const 
   std::signal(SIGXFSZ, SIG_IGN);  // a file beyond `ulimit -f` fails in its write, which is reported
   try {
     const bool asks_version = std::count(argv, argv + argc, std::string_view("--version")) > 0;
-    if (asks_version) fmt::print("{} {}\n", name, NF_VERSION);
+    if (asks_version) fmt::print("{} {}, {}\n", name, NF_VERSION, NF_BACKENDS);
     const int status = asks_version ? kExitDone : body();
     if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return status;
     print_failure(name, "standard output cannot be written");

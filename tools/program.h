@@ -39,7 +39,7 @@ std::string sibling_program(std::string_view name);
 // disk); a closed pipe ends the process quietly, as usual. A file that outgrows `ulimit -f` is an error like
 // a full disk, not a signal.
 //
-// With --version among the arguments it prints the version instead.
+// With --version among the arguments it prints the version and the backends that are compiled in instead.
 int run_program(std::string_view name, int argc, const char* const* argv, const std::function<int()>& body);
 
 }  // namespace nf

@@ -118,7 +118,7 @@ constexpr auto kRun = std::to_array<Flag>({
     {"wandb", "", optional, "", ""},
     {"no-wandb", "", optional, "", ""},
     {"help", "", toggle, "", "this text", "", 'h'},
-    {"version", "", toggle, "", "the version"},
+    {"version", "", toggle, "", "the version, and the backends compiled in"},
 });
 
 constexpr std::array<FlagGroup, 6> kGroups = {
@@ -138,7 +138,7 @@ std::string shown_default(const Flag& flag, const nlohmann::json& defaults) {
 
 // Of the groups after "Data and length", what changes memory, time or the answer's form.
 constexpr auto kEstimateFlags = std::to_array<std::string_view>(
-    {"optimizer", "ema", "dtype", "device", "threads", "json", "help", "version"});
+    {"optimizer", "ema", "dtype", "device", "threads", "init-from", "json", "help", "version"});
 
 bool is_shown(Program program, const FlagGroup& group, const Flag& flag) {
   if (program != Program::estimate || group.title == "Model" || group.title == "Data and length") return true;
@@ -171,7 +171,8 @@ std::string help_text(Program program) {
       program == Program::train
           ? "nf-train trains a small transformer on text.\n"
           : "nf-estimate says what a training run would need: parameters, memory, FLOPs, tokens.\n";
-  out += fmt::format("\n  {} -m gqa --data book.txt --out runs/book\n\n", name);
+  out += fmt::format("\n  {} -m gqa --data book.txt{}\n\n", name,
+                     program == Program::train ? " --out runs/book" : "");
   append_wrapped(
       out,
       "Settings come from the defaults [in brackets], then from the config's \"training\" section (the same "

@@ -75,6 +75,7 @@ TEST_CASE("compare: seeds, all models with one before the next") {
   CHECK(request.contestants[2].name == "gqa-seed8");
   CHECK(request.contestants[2].group == "gqa");
   CHECK(request.contestants[2].line.settings.seed == 8);
+  CHECK(request.contestants[2].line.settings.split_seed == 7);  // all are judged on the same text
   CHECK(request.contestants[2].line.settings.out == "runs/compare/gqa-seed8");
 }
 

@@ -12,6 +12,9 @@ for word in parameters 'training tokens' 'forward, per token' activations peak '
 done
 [ ! -e "$work/run" ] || fail "an estimate writes a run's folder"
 
+grep -q "steps, by the text's length" "$work/text.out" || fail "it does not say where the steps come from"
+"$bin/nf-estimate" -m gqa | grep -q 'steps, as the settings say  *800' || fail "nor that they are the config's"
+
 "$bin/nf-estimate" "${small[@]}" --data "$work/text.txt" --steps 7 --json > "$work/a.json"
 "$bin/nf-train" "${small[@]}" --data "$work/text.txt" --steps 7 --estimate --json > "$work/b.json"
 without_speed='s/,"peak_flops_per_second".*//' # measured anew each time

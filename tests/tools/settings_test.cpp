@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -267,6 +268,12 @@ TEST_CASE("settings: defaults follow the optimizer and the variant") {
   ngpt.attention_type = AttentionType::ngpt;
   CHECK(parse_training("", ngpt, "t").weight_decay == 0);
   CHECK(parse_training("", ngpt, "t").warmup_for(1000) == 0);
+  ngpt.hidden_size = 100;
+  CHECK(parse_training("", ngpt, "t").lr == doctest::Approx(0.009));
+  ngpt.hidden_size = 400;
+  CHECK(parse_training("", ngpt, "t").lr == doctest::Approx(0.0045));
+  CHECK(parse_training(R"({"lr": 0.003})", ngpt, "t").lr == 0.003);
+  CHECK(parse_training(R"({"optimizer": "lion"})", ngpt, "t").lr == 1e-4);
   CHECK(of("").warmup_for(1000) == 20);
   CHECK(of(R"({"warmup_steps": 5})").warmup_for(1000) == 5);
   CHECK(of(R"({"warmup_steps": 50})").warmup_for(10) == 10);
@@ -282,6 +289,17 @@ TEST_CASE("settings: defaults follow the optimizer and the variant") {
   CHECK(contains(muon.notes[0], "its lr are not used"));
 }
 
+TEST_CASE("settings: the split's seed is the run's, unless it is given") {
+  const auto of = [](const char* json) { return parse_training(json, kModel, "t"); };
+  CHECK(of("").split_seed == 1);
+  CHECK(of(R"({"seed": 7})").split_seed == 7);  // also what runs that were written before had
+  CHECK(of(R"({"seed": 7, "split_seed": 3})").split_seed == 3);
+  CHECK(of(R"({"seed": 7, "split_seed": 3})").seed == 7);
+  const TrainSettings s = of(R"({"seed": 7, "split_seed": 3})");
+  const ParsedConfig again = parse_config(merged_config_json(kModel, s), "t");
+  CHECK(parse_training(again.training, again.model, "t").split_seed == 3);
+}
+
 TEST_CASE("settings: the shipped configs' sections are valid, and ngpt's follows its paper") {
   for (const char* type : {"mha", "gqa", "diff", "ngpt", "mla"}) {
     CAPTURE(type);
@@ -290,6 +308,10 @@ TEST_CASE("settings: the shipped configs' sections are valid, and ngpt's follows
     CHECK((line.settings.warmup_for(line.settings.steps) == 0) == (std::string_view(type) == "ngpt"));
     CHECK((line.settings.weight_decay == 0) == (std::string_view(type) == "ngpt"));
   }
+  // A narrower nGPT than the shipped one has its own rate.
+  CHECK(parse({"-m", "ngpt", "--data", "d"}).settings.lr == doctest::Approx(0.09 / std::sqrt(384.0)));
+  CHECK(parse({"-m", "ngpt", "--data", "d", "--set", "hidden_size=96"}).settings.lr ==
+        doctest::Approx(0.09 / std::sqrt(96.0)));
 }
 
 TEST_CASE("settings: the command line's steps or epochs replace the config's") {
@@ -473,7 +495,14 @@ TEST_CASE("settings: help shows every flag, default and group") {
     CHECK(contains(help, part));
   }
   CHECK_FALSE(contains(help, "--gradient-accumulation-steps"));
-  CHECK(contains(*parse({"-h"}, Program::estimate).help, "nf-estimate -m"));
+  const std::string estimate = *parse({"-h"}, Program::estimate).help;
+  for (const char* part :
+       {"nf-estimate -m", "every flag of nf-train", "--batch-size", "--optimizer", "--init-from"})
+    CHECK(contains(estimate, part));
+  for (const char* part : {"--out", "--resume", "--lr ", "Schedule", "--track", "--seed"}) {
+    CAPTURE(part);
+    CHECK_FALSE(contains(estimate, part));
+  }
   size_t begin = 0;
   for (size_t end = help.find('\n'); end != std::string::npos;
        begin = end + 1, end = help.find('\n', begin)) {

@@ -153,8 +153,9 @@ void Contest::check_same(size_t i, const std::string& config) const {
   std::error_code ignored;
   if (!fs::exists(file, ignored)) return;
   using Json = nlohmann::json;
-  const std::string present = read_file(file);
-  check_json(present, file.string());
+  const ParsedConfig parsed = parse_config(read_file(file), file.string());  // fills in keys that came later
+  const std::string present =
+      merged_config_json(parsed.model, parse_training(parsed.training, parsed.model, file.string()));
   const Json flat_before = Json::parse(present).flatten(), flat_now = Json::parse(config).flatten();
   for (const auto& [key, value] : flat_now.items())
     require(flat_before.contains(key) && flat_before[key] == value,

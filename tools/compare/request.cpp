@@ -57,6 +57,7 @@ constexpr Shared kShared[] = {
     {"seq-len", [](const TrainSettings& s) { return fmt::format("{}", s.seq_len); }},
     {"eval-batches", [](const TrainSettings& s) { return fmt::format("{}", s.eval_batches); }},
     {"seed", [](const TrainSettings& s) { return fmt::format("{}", s.seed); }},
+    {"split-seed", [](const TrainSettings& s) { return fmt::format("{}", s.split_seed); }},
 };
 
 // A word of the line that gives the flag, "--name" or "--name=value", or its short form.

@@ -5,10 +5,10 @@
 //
 // Formats, by the first that fits; each may be packed, with .gz or .zst behind its name:
 //   .jsonl .ndjson   one JSON object per line, the text in one of its fields; blank lines are skipped
-//   .json            an array of such objects, or of strings; or JSON lines under this name; only when named
-//   itself .parquet         one document per row, the text in one of its columns (see parquet.h); nulls are
-//   skipped fortune          entries separated by lines that hold only "%": a file beside which FILE.dat
-//   stands,
+//   .json            an array of such objects, or of strings; or JSON lines under this name. Only when named
+//                    itself: inside a folder it is more often settings than a text
+//   .parquet         one document per row, the text in one of its columns (see parquet.h); nulls are skipped
+//   fortune          entries separated by lines that hold only "%": a file beside which FILE.dat stands,
 //                    or one without an extension that has such a line in its first MiB
 //   .txt             one document per file
 //   anything else    skipped inside a folder or pattern; when named itself, text (or fortune, by its lines)
