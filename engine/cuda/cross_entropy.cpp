@@ -138,8 +138,7 @@ class Binder {
   }
 
   void product(const Product& product, const void* a, const void* b, void* c) {
-    steps_.push_back(
-        [multiply = bound_.library.gpu().product(product, scratch_), a, b, c] { multiply(a, b, c); });
+    steps_.push_back(bound_.library.gpu().product(product, a, b, c, scratch_));
   }
 
   void multiply_logits(int64_t first, int64_t count) {

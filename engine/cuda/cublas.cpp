@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#include <initializer_list>
 #include <optional>
 #include <vector>
 
@@ -76,6 +77,16 @@ ColumnMajor column_major(const MatrixLayout& m, int64_t rows, int64_t columns) {
   return {inner, outer, std::max(row_major ? m.row_stride : m.col_stride, inner), !row_major};
 }
 
+// The largest power of two, up to what the library asks about, that divides the addresses of all matrices.
+uint32_t common_alignment(const Product& p, std::initializer_list<const void*> addresses) {
+  uint64_t bits = 256;
+  for (const void* address : addresses) bits |= reinterpret_cast<uintptr_t>(address);
+  if (p.batch > 1)
+    for (const MatrixLayout& m : {p.a, p.b, p.c})
+      bits |= static_cast<uint64_t>(m.batch_stride * size_of(m.dtype));
+  return static_cast<uint32_t>(bits & -bits);
+}
+
 // Everything of one product that the library reads when it runs.
 struct Prepared {
   cublasLtMatmulDescOpaque_t operation = {};
@@ -96,12 +107,16 @@ class Preparation {
   Prepared& made() { return made_; }
 
   // The algorithms that the library proposes, what it thinks fastest first.
-  std::vector<cublasLtMatmulHeuristicResult_t> candidates() {
+  std::vector<cublasLtMatmulHeuristicResult_t> candidates(uint32_t alignment) {
     cublasLtMatmulPreferenceOpaque_t preference;
     lt_.check(lt_.preference_init(&preference, sizeof preference), "take a preference");
     const size_t limit = Gpu::kProductWorkspace;
     lt_.check(lt_.preference_set(&preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &limit, sizeof limit),
               "take a preference");
+    for (const cublasLtMatmulPreferenceAttributes_t operand :
+         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
+      lt_.check(lt_.preference_set(&preference, operand, &alignment, sizeof alignment), "take a preference");
     std::vector<cublasLtMatmulHeuristicResult_t> found(kCandidates);
     int count = 0;
     const cublasStatus_t status =
@@ -185,12 +200,12 @@ std::optional<float> best_time(cudaStream_t stream, const std::function<bool()>&
 }
 
 // Everything that decides which algorithm is fastest.
-std::string cache_name(const Product& p, const std::string& gpu, size_t version) {
+std::string cache_name(const Product& p, uint32_t alignment, const std::string& gpu, size_t version) {
   const auto layout = [](const MatrixLayout& m) {
     return fmt::format("{} {} {} {}", name(m.dtype), m.row_stride, m.col_stride, m.batch_stride);
   };
-  const std::string text = fmt::format("{} {} {} {} {} {} {} {} {} {}", gpu, version, p.batch, p.m, p.n, p.k,
-                                       layout(p.a), layout(p.b), layout(p.c), p.accumulate);
+  const std::string text = fmt::format("{} {} {} {} {} {} {} {} {} {} {}", gpu, version, alignment, p.batch,
+                                       p.m, p.n, p.k, layout(p.a), layout(p.b), layout(p.c), p.accumulate);
   return fmt::format("product-{:016x}", hash(text));
 }
 
@@ -233,33 +248,34 @@ Cublas::Cublas(cudaStream_t stream, std::string gpu)
     : library_(std::make_shared<Library>()), stream_(stream), gpu_(std::move(gpu)) {}
 Cublas::~Cublas() = default;
 
-Multiply Cublas::product(const Product& p, void* workspace) const {
+Launch Cublas::product(const Product& p, const void* a, const void* b, void* c, void* workspace) const {
+  const uint32_t alignment = common_alignment(p, {a, b, c});
   Preparation preparation(*library_, p);
   const auto made = std::make_shared<Prepared>(preparation.made());
   const auto run = [made, library = library_, stream = stream_, workspace](
-                       const Choice& choice, const void* a, const void* b, void* c) {
-    return library->matmul(library->handle, &made->operation, &made->alpha, b, &made->first, a, &made->second,
-                           &made->beta, c, &made->result, c, &made->result, &choice.algorithm, workspace,
-                           choice.workspace_bytes, stream);
+                       const Choice& choice, const void* a_data, const void* b_data, void* c_data) {
+    return library->matmul(library->handle, &made->operation, &made->alpha, b_data, &made->first, a_data,
+                           &made->second, &made->beta, c_data, &made->result, c_data, &made->result,
+                           &choice.algorithm, workspace, choice.workspace_bytes, stream);
   };
 
-  const std::string file = cache_name(p, gpu_, library_->version());
+  const std::string file = cache_name(p, alignment, gpu_, library_->version());
   std::optional<Choice> choice = read_choice(file);
   if (!choice) {
-    const auto candidates = preparation.candidates();
+    const auto candidates = preparation.candidates(alignment);
     choice = Choice{candidates[0].algo, candidates[0].workspaceSize};
     if (has_cache()) {
-      const auto a = scratch(p.a, p.m, p.k, p.batch), b = scratch(p.b, p.k, p.n, p.batch),
-                 c = scratch(p.c, p.m, p.n, p.batch);
-      if (a && b && c) {
+      const auto first = scratch(p.a, p.m, p.k, p.batch), second = scratch(p.b, p.k, p.n, p.batch),
+                 result = scratch(p.c, p.m, p.n, p.batch);
+      if (first && second && result) {
         choice = fastest(candidates, stream_, [&](const Choice& tried) {
-          return run(tried, a.get(), b.get(), c.get()) == CUBLAS_STATUS_SUCCESS;
+          return run(tried, first.get(), second.get(), result.get()) == CUBLAS_STATUS_SUCCESS;
         });
         write_choice(file, *choice);
       }
     }
   }
-  return [run, choice = *choice, library = library_](const void* a, const void* b, void* c) {
+  return [run, choice = *choice, library = library_, a, b, c] {
     library->check(run(choice, a, b, c), "multiply");
   };
 }

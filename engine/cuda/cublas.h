@@ -19,8 +19,8 @@ class Cublas {
   // The product with the fastest of the algorithms that the library proposes, found by timing them once: the
   // choice is kept in the cache (cache.h), so that every later run computes the same bits. Without a cache,
   // or without memory to try them, it is the one that the library thinks fastest. Error when it knows none.
-  // Multiply puts it on the stream.
-  Multiply product(const Product& product, void* workspace) const;
+  // Launch puts it on the stream.
+  Launch product(const Product& product, const void* a, const void* b, void* c, void* workspace) const;
 
  private:
   struct Library;

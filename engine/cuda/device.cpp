@@ -32,13 +32,13 @@ double measure_peak_flops(Gpu& gpu, DType dtype) {
                c = gpu.allocate(n * n * size_of(dtype)), workspace = gpu.allocate(Gpu::kProductWorkspace);
   fill_randomly(gpu, a.get(), n * n * size_of(dtype), dtype);
   fill_randomly(gpu, b.get(), n * n * size_of(dtype), dtype);
-  const Multiply multiply =
-      gpu.product({.m = n, .n = n, .k = n, .a = layout, .b = layout, .c = layout}, workspace.get());
+  const Launch multiply = gpu.product({.m = n, .n = n, .k = n, .a = layout, .b = layout, .c = layout},
+                                      a.get(), b.get(), c.get(), workspace.get());
   double best = 0;
   for (int run = 0; run < kRuns; ++run) {
     gpu.synchronize();
     const auto start = std::chrono::steady_clock::now();
-    multiply(a.get(), b.get(), c.get());
+    multiply();
     gpu.synchronize();
     const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
     best = std::max(best, 2.0 * static_cast<double>(n * n * n) / time.count());

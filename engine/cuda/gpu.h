@@ -41,9 +41,6 @@ class CompiledKernel {
   virtual ~CompiledKernel() = default;
 };
 
-// A product of the device's addresses.
-using Multiply = std::function<void(const void* a, const void* b, void* c)>;
-
 class Gpu {
  public:
   // Bytes of a kernel's parameter (since CUDA 12.1).
@@ -70,8 +67,9 @@ class Gpu {
   // Whether product() can do it: both operands f32 or both bf16, one of their two strides 1 (f32 operands are
   // multiplied as such: no TF32).
   static bool multiplies(const Product& product);
-  // Chooses the algorithm. `workspace` holds kProductWorkspace bytes of the device's memory.
-  virtual Multiply product(const Product& product, void* workspace) = 0;
+  // The product of matrices at these addresses, its algorithm chosen now. `workspace` holds kProductWorkspace
+  // bytes of the device's memory.
+  virtual Launch product(const Product& product, const void* a, const void* b, void* c, void* workspace) = 0;
 
   // One launch for many: what they put on the stream is recorded once and replayed as a whole.
   virtual Launch record(std::vector<Launch> launches) = 0;

@@ -137,8 +137,8 @@ class RealGpu : public Gpu {
           "launch the kernel " + kernel.name());
   }
 
-  Multiply product(const Product& product, void* workspace) override {
-    return cublas_.product(product, workspace);
+  Launch product(const Product& product, const void* a, const void* b, void* c, void* workspace) override {
+    return cublas_.product(product, a, b, c, workspace);
   }
 
   Launch record(std::vector<Launch> launches) override {

@@ -54,8 +54,8 @@ Launch bind_matmul(const BoundNode& bound) {
   if (!Gpu::multiplies(product))
     return plain_product(bound.library, product, bound.inputs[0].data, bound.inputs[1].data,
                          bound.outputs[0].data);
-  return [multiply = bound.library.gpu().product(product, bound.workspace), a = bound.inputs[0].data,
-          b = bound.inputs[1].data, c = bound.outputs[0].data] { multiply(a, b, c); };
+  return bound.library.gpu().product(product, bound.inputs[0].data, bound.inputs[1].data,
+                                     bound.outputs[0].data, bound.workspace);
 }
 
 }  // namespace nf::cuda

@@ -131,8 +131,8 @@ class EmulatedGpu : public Gpu {
     emulate(host_compiler().entry(static_cast<const HostKernel&>(kernel)), shape, params.data());
   }
 
-  Multiply product(const Product& product, void*) override {
-    return [product](const void* a, const void* b, void* c) { multiply(product, a, b, c); };
+  Launch product(const Product& product, const void* a, const void* b, void* c, void*) override {
+    return [product, a, b, c] { multiply(product, a, b, c); };
   }
 
   Launch record(std::vector<Launch> launches) override {
