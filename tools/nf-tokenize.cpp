@@ -28,6 +28,7 @@ constexpr size_t kLongestShown = 10;
 struct Arguments {
   std::string tokenizer, text, ids, out;
   std::vector<std::string> data;
+  std::string text_field = SourceOptions().text_field;
   int64_t threads = 0;
   bool special = false, json = false;
 };
@@ -42,6 +43,8 @@ void tokenizer_flag(FlagTable& flags, Arguments& a) {
 }
 void data_flag(FlagTable& flags, Arguments& a) {
   flags.texts({.name = "data", .takes = "PATH", .help = "texts: files or folders; repeatable"}, a.data);
+  flags.text({.name = "text-field", .takes = "NAME", .help = "field of the records that holds the text"},
+             a.text_field);
 }
 void special_flag(FlagTable& flags, Arguments& a) {
   flags.toggle(
@@ -80,7 +83,7 @@ constexpr NamedPattern kPatterns[] = {{"gpt4", kLlama3Pattern}, {"gpt2", kGpt2Pa
 
 struct TrainArguments {
   Arguments shared;
-  std::string pattern = "gpt4", text_field = "text";
+  std::string pattern = "gpt4";
   std::vector<std::string> special;
   int64_t vocab_size = 0, min_count = 2;
 };
@@ -88,8 +91,6 @@ struct TrainArguments {
 bool read(TrainArguments& a, int argc, const char* const* argv) {
   FlagTable flags("nf-tokenize train", "texts are given with --data");
   data_flag(flags, a.shared);
-  flags.text({.name = "text-field", .takes = "NAME", .help = "field of the records that holds the text"},
-             a.text_field);
   flags.text({.name = "out", .takes = "FILE", .help = "where to write tokenizer.json", .letter = 'o'},
              a.shared.out);
   flags.whole({.name = "vocab-size",
@@ -161,7 +162,7 @@ int train(int argc, const char* const* argv) {
   TrainArguments a;
   if (!read(a, argc, argv)) return kExitDone;
   const auto start = std::chrono::steady_clock::now();
-  const auto source = open_documents(a.shared.data, {.text_field = a.text_field});
+  const auto source = open_documents(a.shared.data, {.text_field = a.shared.text_field});
   const auto* pattern = std::ranges::find(kPatterns, a.pattern, &NamedPattern::name);
   WordCounter counter{std::string(pattern->pattern)};
   const int64_t bytes = count_words(*source, counter, thread_count(a.shared));
@@ -225,7 +226,7 @@ int encode(int argc, const char* const* argv) {
   require(a.text.empty() || a.data.empty(), "nf-tokenize encode: give --text or --data, not both");
   if (!a.data.empty()) {
     std::vector<int32_t> ids;
-    encode_documents(*open_documents(a.data), *tokenizer,
+    encode_documents(*open_documents(a.data, {.text_field = a.text_field}), *tokenizer,
                      {.threads = static_cast<int>(a.threads), .special = a.special},
                      [&](const EncodedDocument& document) {
                        ids.insert(ids.end(), document.ids.begin(), document.ids.end());
@@ -336,7 +337,7 @@ int stats(int argc, const char* const* argv) {
     return kExitDone;
   const auto tokenizer = open_tokenizer(a, "nf-tokenize stats");
   require(!a.data.empty(), "nf-tokenize stats: give texts: --data PATH");
-  const auto source = open_documents(a.data);
+  const auto source = open_documents(a.data, {.text_field = a.text_field});
   std::optional<ProgressBar> bar = open_bar(0, "document");
   const TokenStats result = count_tokens(
       *source, *tokenizer, {.threads = static_cast<int>(a.threads), .special = a.special},

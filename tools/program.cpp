@@ -10,9 +10,11 @@ namespace nf {
 namespace {
 
 void print_failure(std::string_view program, std::string_view message) {
-  const std::string prefix = std::string(program) + ": ";
-  if (message.starts_with(prefix)) message.remove_prefix(prefix.size());
-  std::string line = prefix + std::string(message);
+  std::string line(message);
+  // Some say the program's name, also with a word for what it does, as in "nf-tokenize train: …".
+  const std::string_view place = message.substr(0, message.find(':'));
+  if (place != program && !place.starts_with(std::string(program) + ' '))
+    line.insert(0, std::string(program) + ": ");
   std::replace(line.begin(), line.end(), '\n', ' ');
   std::fflush(stdout);
   std::fprintf(stderr, "%s\n", line.c_str());

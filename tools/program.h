@@ -34,10 +34,10 @@ void run_accepted(const std::function<void()>& body);
 std::string sibling_program(std::string_view name);
 
 // Calls `body` and returns its exit status. What it throws is printed to standard error as the line
-// "NAME: what is wrong", line breaks replaced by blanks: an Error gives kExitBadInput; RunFailed, lack of
-// memory and every other exception kExitFailed. So does a standard output that cannot be written (a full
-// disk); a closed pipe ends the process quietly, as usual. A file that outgrows `ulimit -f` is an error like
-// a full disk, not a signal.
+// "NAME: what is wrong" ("NAME COMMAND: …" where it begins like that), line breaks replaced by blanks: an
+// Error gives kExitBadInput; RunFailed, lack of memory and every other exception kExitFailed. So does a
+// standard output that cannot be written (a full disk); a closed pipe ends the process quietly, as usual. A
+// file that outgrows `ulimit -f` is an error like a full disk, not a signal.
 //
 // With --version among the arguments it prints the version and the backends that are compiled in instead.
 int run_program(std::string_view name, int argc, const char* const* argv, const std::function<int()>& body);

@@ -55,7 +55,7 @@ TEST_CASE("parquet: what DuckDB and hyparquet-writer write is read back exactly"
     CHECK_THROWS_WITH_AS(texts(folder.path / name), doctest::Contains(message), Error);
   };
   refused("refused-nested.parquet", "column \"text\" is nested");
-  refused("refused-choice.parquet", "there is no field \"text\"; name one of: title, body");
+  refused("refused-choice.parquet", "there is no field \"text\"; name one with --text-field: title, body");
   refused("refused-number.parquet", "field \"text\" is not a string");
   refused("refused-brotli.parquet", "Brotli are not supported");
 }

@@ -86,6 +86,9 @@ TEST_CASE("source: a .json file is an array of records or strings, or JSON lines
         std::string::npos);
   CHECK(refusal(R"([{"text": "a"}, {"text": 7}])").find("record 2: field \"text\" is not a string") !=
         std::string::npos);
+  CHECK(refusal("{\n  \"text\": \"a\"\n}\n").find("bad.json: an object over several lines") !=
+        std::string::npos);
+  CHECK(refusal(R"({"a": {"text": "b"}, "c": 1})").find("none of these is a string: a, c") != std::string::npos);
   CHECK(refusal(R"([{"text": "a")").find("bad.json: not JSON") != std::string::npos);
   CHECK(refusal("[\"\xFF\"]").find("invalid UTF-8") != std::string::npos);
 }
@@ -208,9 +211,11 @@ TEST_CASE("source: the only string of a record is its text where nobody named an
       folder.write("a.jsonl", "{\"id\":1,\"body\":\"x\"}\n{\"id\":2,\"body\":\"y\",\"t\":\"z\"}\n");
   CHECK(texts({file}) == Texts{"x", "y"});
   CHECK_THROWS_WITH_AS(texts({file}, {.text_field = "content"}),
-                       doctest::Contains("there is no field \"content\"; name one of: body"), Error);
+                       doctest::Contains("there is no field \"content\"; name one with --text-field: body"),
+                       Error);
   CHECK_THROWS_WITH_AS(texts({folder.write("b.jsonl", "{\"a\":\"x\",\"b\":\"y\",\"c\":3}\n")}),
-                       doctest::Contains("there is no field \"text\"; name one of: a, b"), Error);
+                       doctest::Contains("there is no field \"text\"; name one with --text-field: a, b"),
+                       Error);
 }
 
 TEST_CASE("source: a forced format") {

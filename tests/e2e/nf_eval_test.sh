@@ -50,6 +50,13 @@ if command -v script > /dev/null; then
   grep -q '"perplexity"' "$work/out" || fail "no result beside the progress"
 fi
 
+printf '{"title": "one", "body": "line one of the text"}\n' > "$work/records.jsonl"
+refuse 'name one with --text-field: title, body' nf-eval -m "$work/run" --data "$work/records.jsonl" --seq-len 8
+"$bin/nf-eval" -m "$work/run" --data "$work/records.jsonl" --text-field body --seq-len 8 | grep -q '"tokens":' || fail "--text-field"
+[ "$("$bin/nf-tokenize" encode -t byte --data "$work/records.jsonl" --text-field title)" != "" ] || fail "nf-tokenize --text-field"
+"$bin/nf-tokenize" encode 2> "$work/err" && fail "no tokenizer is refused"
+grep -q '^nf-tokenize encode: give a tokenizer' "$work/err" || fail "the command is not named once: $(cat "$work/err")"
+
 refuse '--seq-len is 100, .* allows at most 64' nf-eval -m "$work/run" --data "$work/text.txt" --seq-len 100
 refuse "unknown flag '--batchsize'; did you mean '--batch-size'" nf-eval -m "$work/run" --batchsize 3
 refuse '--grads: /proc/nowhere: ' nf-eval -m "$golden/gqa" --ids-file "$golden/gqa/ids.json" --grads /proc/nowhere/x

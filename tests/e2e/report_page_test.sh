@@ -27,6 +27,8 @@ try {
   const drawn = () => charts_now().every(s => [...s.querySelectorAll("path")].some(p => p.getAttribute("d").length > 5));
   say(charts_now().length >= 4, "fewer than four charts");
   say(drawn(), "a chart without a line");
+  const ends = [...document.querySelectorAll("svg text.end")].map(t => t.textContent);
+  say(new Set(ends).size === ends.length, "a model is named twice at the ends of its lines");
   say(!/NaN|undefined/.test(document.getElementById("page").textContent), "NaN or undefined in the text");
   move(charts_now()[0], .5);
   const tip = document.querySelector(".tip:not([hidden])");

@@ -123,7 +123,8 @@ TEST_CASE("terminal: a pipe is not interactive") {
 }
 
 TEST_CASE("terminal: quantities and durations") {
-  CHECK(format_quantity(0) == "0.00");
+  CHECK(format_quantity(0) == "0");
+  CHECK(format_quantity(4) == "4");
   CHECK(format_quantity(1.234) == "1.23");
   CHECK(format_quantity(9.996) == "10");
   CHECK(format_quantity(812.4) == "812");

@@ -150,8 +150,10 @@ std::string choose_text_field(const SourceOptions& options, const std::vector<st
   if (has(strings)) return options.text_field;
   if (has(all)) fail("data: {}: field \"{}\" is not a string", where, options.text_field);
   if (options.text_field == SourceOptions().text_field && strings.size() == 1) return strings.front();
-  fail("data: {}: there is no field \"{}\"; name one of: {}", where, options.text_field,
-       fmt::join(strings.empty() ? all : strings, ", "));
+  require(!strings.empty(), "data: {}: there is no field \"{}\", and none of these is a string: {}", where,
+          options.text_field, fmt::join(all, ", "));
+  fail("data: {}: there is no field \"{}\"; name one with --text-field: {}", where, options.text_field,
+       fmt::join(strings, ", "));
 }
 
 void read_text(const fs::path& file, const SourceOptions&, const DocumentVisitor& visitor) {
@@ -204,7 +206,16 @@ void read_json(const fs::path& file, const SourceOptions& options, const Documen
   append(bytes, *stream, kBlock);
   const size_t first =
       bytes.find_first_not_of(kBlanks, bytes.starts_with(kByteOrderMark) ? kByteOrderMark.size() : 0);
-  if (first == std::string::npos || bytes[first] != '[') return read_jsonl(file, options, visitor);
+  if (first == std::string::npos || bytes[first] != '[') {
+    const std::string_view line = std::string_view(bytes).substr(0, bytes.find('\n'));
+    const size_t last = line.find_last_not_of(kBlanks);
+    require(
+        line.size() == bytes.size() || last == std::string_view::npos || line[last] != '{',
+        "data: {}: an object over several lines; a .json file of texts is an array of records, or has one "
+        "record per line",
+        file.string());
+    return read_jsonl(file, options, visitor);
+  }
   while (append(bytes, *stream, kBlock) > 0)
     require(bytes.size() <= kLargestArray,
             "data: {}: an array of more than {} MiB; as JSON lines it could have any size", file.string(),

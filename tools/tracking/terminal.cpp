@@ -58,7 +58,8 @@ std::string format_quantity(double value) {
     ++magnitude;
   }
   const double size = std::abs(value);
-  const int decimals = magnitude == 0 && size >= 9.95 ? 0 : size < 9.995 ? 2 : size < 99.95 ? 1 : 0;
+  const bool whole = magnitude == 0 && (size >= 9.95 || size == std::floor(size));
+  const int decimals = whole ? 0 : size < 9.995 ? 2 : size < 99.95 ? 1 : 0;
   return fmt::format("{:.{}f}{}", value, decimals, kMagnitudes[magnitude]);
 }
 

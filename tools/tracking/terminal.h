@@ -21,7 +21,7 @@ struct Terminal {
 // charset.
 Terminal standard_error();
 
-// "812", "12.3k", "1.24M": three digits and a magnitude.
+// "812", "12.3k", "1.24M": three digits and a magnitude; a small whole number as it is.
 std::string format_quantity(double value);
 
 // "512 B", "3.4 MiB".
