@@ -88,7 +88,8 @@ TEST_CASE("source: a .json file is an array of records or strings, or JSON lines
         std::string::npos);
   CHECK(refusal("{\n  \"text\": \"a\"\n}\n").find("bad.json: an object over several lines") !=
         std::string::npos);
-  CHECK(refusal(R"({"a": {"text": "b"}, "c": 1})").find("none of these is a string: a, c") != std::string::npos);
+  CHECK(refusal(R"({"a": {"text": "b"}, "c": 1})").find("none of these is a string: a, c") !=
+        std::string::npos);
   CHECK(refusal(R"([{"text": "a")").find("bad.json: not JSON") != std::string::npos);
   CHECK(refusal("[\"\xFF\"]").find("invalid UTF-8") != std::string::npos);
 }
