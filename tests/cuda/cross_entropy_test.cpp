@@ -145,3 +145,21 @@ TEST_CASE("cuda: a target out of range makes its token's loss NaN") {
   CHECK(std::isfinite(loss.data[1]));
   CHECK(std::isnan(loss.data[2]));
 }
+
+TEST_CASE("cuda: a NaN reaches the loss through every cap") {
+  for (const CapType cap : {CapType::none, CapType::soft, CapType::hard}) {
+    Graph graph;
+    graph.output("loss",
+                 linear_cross_entropy(input(graph, "hidden", DType::f32, {2, 4}),
+                                      input(graph, "weight", DType::f32, {5, 4}),
+                                      input(graph, "targets", DType::i32, {2}), {.cap = 3, .cap_type = cap}));
+    Bindings inputs{{"hidden", test::random_tensor({2, 4}, 1)},
+                    {"weight", test::random_tensor({5, 4}, 2)},
+                    {"targets", {{2}, {1, 1}}}};
+    inputs["hidden"].data[0] = std::nan("");
+    Bindings state;
+    const Tensor loss = test::run_on(cuda::emulated_cuda_device(), graph, inputs, state)[0];
+    CHECK(std::isnan(loss.data[0]));
+    CHECK(std::isfinite(loss.data[1]));
+  }
+}

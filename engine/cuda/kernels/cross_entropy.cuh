@@ -20,7 +20,8 @@ __device__ __forceinline__ float logit_factor(const CrossEntropyParams& p, int c
 
 __device__ __forceinline__ float capped_logit(const CrossEntropyParams& p, float logit) {
   if (p.cap_kind == LogitCap::soft) return p.cap * tanhf(logit / p.cap);
-  if (p.cap_kind == LogitCap::hard) return fminf(fmaxf(logit, -p.cap), p.cap);
+  // fminf and fmaxf would turn a NaN into a number.
+  if (p.cap_kind == LogitCap::hard) return logit > p.cap ? p.cap : logit < -p.cap ? -p.cap : logit;
   return logit;
 }
 
