@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "nf/error.h"
+#include "tools/device.h"
 
 namespace nf {
 namespace {
@@ -85,8 +86,7 @@ constexpr auto kSchedule = std::to_array<Flag>({
 
 constexpr auto kMachine = std::to_array<Flag>({
     {"dtype", "dtype", value, "bf16|f32", "operands of the matrix products; weights are f32 always"},
-    {"device", "device", value, "cpu|cuda|reference",
-     "cuda: one NVIDIA GPU; reference: slow, in double precision", "cpu"},
+    {"device", "device", value, "cpu|cuda|reference", kDeviceHelp, "cpu"},
     {"threads", "threads", value, "N", "threads to use; results do not depend on it", "all cores"},
     {"seed", "seed", value, "S", "of initial weights, order of the data and dropout"},
     {"split-seed", "split_seed", value, "S", "of which part of the text validates", "the seed"},

@@ -55,14 +55,9 @@ GemmArgs gemm_args(const Node& node, const TensorView& a, const TensorView& b, c
           .accumulate = p.accumulate};
 }
 
-// Types as dense views: enough for sizes.
-TensorView view_of_type(const TensorType& type) {
-  return {nullptr, type.dtype, type.shape, dense_strides(type.shape)};
-}
-
 size_t matmul_workspace(const Graph& graph, const Node& node, int threads) {
-  return gemm_workspace(gemm_args(node, view_of_type(input_type(graph, node, 0)),
-                                  view_of_type(input_type(graph, node, 1)), view_of_type(node.outputs[0])),
+  return gemm_workspace(gemm_args(node, dense_view(input_type(graph, node, 0)),
+                                  dense_view(input_type(graph, node, 1)), dense_view(node.outputs[0])),
                         threads);
 }
 

@@ -14,9 +14,6 @@ constexpr int64_t kRowWarps = 4;  // of the kernels that take a warp per row
 constexpr int64_t kFewBlocks = 128, kManyBlocks = 512, kLeastSplitKeys = 256;
 constexpr int64_t kMostWindow = 1 << 29;
 
-int64_t round_up(int64_t x, int64_t step) { return (x + step - 1) / step * step; }
-int64_t div_up(int64_t x, int64_t step) { return (x + step - 1) / step; }
-
 ScoreCap cap_kind(CapType type) {
   switch (type) {
     case CapType::none: return ScoreCap::none;
@@ -157,7 +154,7 @@ class Binder {
             .threads = static_cast<uint32_t>(32 * sizes_.forward_warps()),
             .shared_bytes = sizes_.forward_shared()});
     if (params_.splits > 1) launch_rows("attention_forward.cuh", "attention_combine");
-    return finished();
+    return in_turn(std::move(steps_));
   }
 
   Launch backward() {
@@ -177,7 +174,7 @@ class Binder {
       launch_backward("keys", sizes_.kv_heads, sizes_.keys, ", false, true");
     }
     launch_backward("queries", sizes_.heads, sizes_.queries, "");
-    return finished();
+    return in_turn(std::move(steps_));
   }
 
  private:
@@ -220,12 +217,6 @@ class Binder {
         {.grid_x = blocks(sizes_.batch * heads * div_up(rows, 16 * warps), 1),
          .threads = static_cast<uint32_t>(32 * warps),
          .shared_bytes = sizes_.backward_shared()});
-  }
-
-  Launch finished() {
-    return [steps = std::move(steps_)] {
-      for (const Launch& step : steps) step();
-    };
   }
 
   const BoundNode& bound_;

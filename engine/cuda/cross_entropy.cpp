@@ -18,8 +18,6 @@ constexpr int64_t kTokenStep = 64;
 constexpr uint32_t kThreads = 512;  // kLossThreads of cross_entropy.cuh
 constexpr int64_t kAlignment = 256;
 
-int64_t round_up(int64_t x, int64_t step) { return (x + step - 1) / step * step; }
-
 // A node's sizes, and its scratch memory by them alone.
 struct Sizes {
   CrossEntropyNode node;
@@ -74,7 +72,7 @@ class Binder {
       multiply_logits(first, count);
       rows("cross_entropy_forward", count, p);
     });
-    return finished();
+    return in_turn(std::move(steps_));
   }
 
   Launch backward() {
@@ -92,7 +90,7 @@ class Binder {
       if (scale_ != nullptr) rows("scale_gradient", blocks(sizes_.vocab, kThreads), p);
       multiply_back(first, count, accumulate || first > 0);
     });
-    return finished();
+    return in_turn(std::move(steps_));
   }
 
  private:
@@ -100,12 +98,6 @@ class Binder {
   void for_each_chunk(Body body) {
     for (int64_t first = 0; first < sizes_.tokens; first += sizes_.chunk)
       body(first, std::min(sizes_.chunk, sizes_.tokens - first));
-  }
-
-  Launch finished() {
-    return [steps = std::move(steps_)] {
-      for (const Launch& step : steps) step();
-    };
   }
 
   std::byte* hidden(int64_t token) const { return row(bound_.inputs[0], token); }

@@ -4,6 +4,13 @@
 
 namespace nf::cuda {
 
+Launch in_turn(std::vector<Launch> launches) {
+  if (launches.size() == 1) return std::move(launches.front());
+  return [launches = std::move(launches)] {
+    for (const Launch& launch : launches) launch();
+  };
+}
+
 KernelLibrary::Slot KernelLibrary::slot(KernelSource source) {
   const auto [at, is_new] = index_.try_emplace(source.name, sources_.size());
   if (!is_new) return slots_[at->second];

@@ -11,6 +11,9 @@
 
 namespace nf::cuda {
 
+// One launch that makes these, one after another.
+Launch in_turn(std::vector<Launch> launches);
+
 class KernelLibrary {
  public:
   explicit KernelLibrary(std::shared_ptr<Gpu> gpu) : gpu_(std::move(gpu)) {}

@@ -39,10 +39,7 @@ Launch bind_loop(const BoundNode& bound) {
     const TensorView& output = bound.outputs[static_cast<size_t>(column.output)];
     launches.push_back(launch(column_source(plan, i, output), plan, bound));
   }
-  if (launches.size() == 1) return launches[0];
-  return [launches = std::move(launches)] {
-    for (const Launch& part : launches) part();
-  };
+  return in_turn(std::move(launches));
 }
 
 }  // namespace nf::cuda

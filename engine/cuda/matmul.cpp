@@ -8,10 +8,6 @@ namespace {
 
 constexpr int64_t kTile = 16;  // of c per block, one thread an element
 
-TensorView view_of_type(const TensorType& type) {
-  return {nullptr, type.dtype, type.shape, dense_strides(type.shape)};
-}
-
 Operand operand(const void* data, const MatrixLayout& layout) {
   return {data, layout.row_stride, layout.col_stride, layout.batch_stride};
 }
@@ -42,8 +38,8 @@ bool Gpu::multiplies(const Product& p) {
 }
 
 int64_t matmul_workspace(const Graph& graph, const Node& node) {
-  const Product product = product_of(node, view_of_type(graph.type(node.inputs[0])),
-                                     view_of_type(graph.type(node.inputs[1])), view_of_type(node.outputs[0]));
+  const Product product = product_of(node, dense_view(graph.type(node.inputs[0])),
+                                     dense_view(graph.type(node.inputs[1])), dense_view(node.outputs[0]));
   return product.a.dtype == product.b.dtype ? Gpu::kProductWorkspace : 0;
 }
 

@@ -41,12 +41,6 @@ LaunchShape per_thread(int64_t items) {
   return {.grid_x = blocks(items, kThreads), .threads = static_cast<uint32_t>(kThreads)};
 }
 
-Launch in_turn(std::vector<Launch> launches) {
-  return [launches = std::move(launches)] {
-    for (const Launch& launch : launches) launch();
-  };
-}
-
 // ---- copies
 
 // The axes of both windows, innermost first, those joined that both can walk with one stride. In elements.
@@ -110,20 +104,18 @@ Launch bind_copy(KernelLibrary& library, const TensorView& from, const TensorVie
 
 // ---- scatter
 
-int64_t align(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
-
 // Gives each array its place in the workspace; returns the bytes of all.
 int64_t carve(ScatterParams& p, std::byte* workspace) {
   int64_t used = 0;
   const auto take = [&]<typename T>(T*& array, int64_t elements) {
     array = reinterpret_cast<T*>(workspace + used);
-    used += align(elements * static_cast<int64_t>(sizeof(T)));
+    used += round_up(elements * static_cast<int64_t>(sizeof(T)), kAlignment);
   };
   take(p.starts, p.rows + 1);
   take(p.cursors, p.rows);
   take(p.placed, p.count);
   take(p.sorted, p.count);
-  take(p.partials, (p.count + kChunk - 1) / kChunk * 2 * p.width);
+  take(p.partials, div_up(p.count, kChunk) * 2 * p.width);
   return used;
 }
 

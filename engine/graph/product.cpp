@@ -40,4 +40,8 @@ Product product_of(const Node& matmul, const TensorView& a, const TensorView& b,
   return product;
 }
 
+TensorView dense_view(const TensorType& type) {
+  return {nullptr, type.dtype, type.shape, dense_strides(type.shape)};
+}
+
 }  // namespace nf

@@ -24,4 +24,7 @@ struct Product {
 // that share one b become one a.
 Product product_of(const Node& matmul, const TensorView& a, const TensorView& b, const TensorView& c);
 
+// A value of that type as a dense view without memory: enough for sizes.
+TensorView dense_view(const TensorType& type);
+
 }  // namespace nf
