@@ -20,7 +20,6 @@
 namespace nf::cpu {
 namespace {
 
-constexpr int64_t kMaxSteps = 1024;        // of k in a block: a panel of b, 32 columns wide, takes 128 KiB
 constexpr int64_t kMaxRows = 252;          // of a block; 252 rows of 1024 units take 1 MiB
 constexpr int64_t kColumnsPrivate = 1024;  // most columns of a block
 constexpr int64_t kChunkColumns = 2048;    // most columns of a chunk of b
@@ -121,8 +120,7 @@ bool reads_rows(const GemmArgs& args, const GemmKernel& kernel) {
 
 bool is_thin(const GemmArgs& args, const GemmKernel& kernel) {
   return kernel.thin != nullptr && args.m <= kMaxThinRows && args.a.col_stride == 1 &&
-         args.b.row_stride == 1 && args.a.dtype == kernel.operand && args.b.dtype == kernel.operand &&
-         args.k % kernel.k_per_step == 0;
+         args.b.row_stride == 1 && args.k % kernel.k_per_step == 0;
 }
 
 Cut cut_of(const GemmArgs& args, int threads) {
@@ -346,12 +344,13 @@ void run_thin(const GemmArgs& args, const Cut& cut) {
   parallel_for(cut.threads, args.batch * parts, [&](int64_t task) {
     const int64_t item = task / parts, first = part_begin(groups, parts, task % parts) * kColumns;
     const int64_t last = std::min(args.n, part_begin(groups, parts, task % parts + 1) * kColumns);
-    const int64_t size = size_of(args.a.dtype);
     ThinArgs part;
     part.a = element(args.a, item * args.a_batch_stride);
-    part.a_row_bytes = args.a.row_stride * size;
+    part.a_row_bytes = args.a.row_stride * size_of(args.a.dtype);
+    part.a_dtype = args.a.dtype;
+    part.b_dtype = args.b.dtype;
     part.b = element(args.b, item * args.b_batch_stride + first * args.b.col_stride);
-    part.b_column_bytes = args.b.col_stride * size;
+    part.b_column_bytes = args.b.col_stride * size_of(args.b.dtype);
     part.columns = last - first;
     part.k = args.k;
     part.k_blocks = cut.k_blocks;

@@ -62,24 +62,31 @@ void pack_transposed(const T* from, const PanelSource& s, int64_t used, int64_t 
 
 using Block = hn::FixedTag<float, 4>;
 
+// Within each 128-bit block: lane e of row i becomes lane i of row e.
+template <class D>
+HWY_INLINE void transpose_quads(D d, hn::Vec<D> (&rows)[4]) {
+  const hn::Repartition<uint64_t, D> pairs;
+  const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(d, rows[0], rows[1]));
+  const auto low23 = hn::BitCast(pairs, hn::InterleaveLower(d, rows[2], rows[3]));
+  const auto high01 = hn::BitCast(pairs, hn::InterleaveUpper(d, rows[0], rows[1]));
+  const auto high23 = hn::BitCast(pairs, hn::InterleaveUpper(d, rows[2], rows[3]));
+  rows[0] = hn::BitCast(d, hn::InterleaveLower(pairs, low01, low23));
+  rows[1] = hn::BitCast(d, hn::InterleaveUpper(pairs, low01, low23));
+  rows[2] = hn::BitCast(d, hn::InterleaveLower(pairs, high01, high23));
+  rows[3] = hn::BitCast(d, hn::InterleaveUpper(pairs, high01, high23));
+}
+
 // Four rows of `from`, four elements along k each, into four steps. Rows from `rows` on are zero.
 template <typename T>
 HWY_INLINE void transpose_block(const T* from, int64_t stride, int64_t rows, int64_t pitch, float* to) {
   const Block d;
-  const hn::Repartition<double, Block> pairs;
   const auto zero = hn::Zero(d);
-  const auto r0 = rows > 0 ? load(d, from) : zero;
-  const auto r1 = rows > 1 ? load(d, from + stride) : zero;
-  const auto r2 = rows > 2 ? load(d, from + 2 * stride) : zero;
-  const auto r3 = rows > 3 ? load(d, from + 3 * stride) : zero;
-  const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(d, r0, r1));
-  const auto low23 = hn::BitCast(pairs, hn::InterleaveLower(d, r2, r3));
-  const auto high01 = hn::BitCast(pairs, hn::InterleaveUpper(d, r0, r1));
-  const auto high23 = hn::BitCast(pairs, hn::InterleaveUpper(d, r2, r3));
-  hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, low01, low23)), d, to);
-  hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, low01, low23)), d, to + pitch);
-  hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, high01, high23)), d, to + 2 * pitch);
-  hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, high01, high23)), d, to + 3 * pitch);
+  hn::Vec<Block> steps[4] = {rows > 0 ? load(d, from) : zero, rows > 1 ? load(d, from + stride) : zero,
+                             rows > 2 ? load(d, from + 2 * stride) : zero,
+                             rows > 3 ? load(d, from + 3 * stride) : zero};
+  transpose_quads(d, steps);
+  HWY_UNROLL(4)
+  for (int i = 0; i < 4; ++i) hn::StoreU(steps[i], d, to + i * pitch);
 }
 
 // k is contiguous.
@@ -228,6 +235,157 @@ void tile(int rows, int vectors, const TileArgs& args) {
   (args.a_row_bytes == 0 ? kPanelTiles : kRowTiles)[(rows - 1) * kVectors + vectors - 1](args);
 }
 
+// ---- few rows: b is read where it stands
+
+#if HWY_TARGET == HWY_SCALAR
+
+constexpr void (*kThin)(int rows, const ThinArgs& args) = nullptr;
+
+#else
+
+using Units = hn::RebindToUnsigned<Wide>;  // of b: one f32, or two bf16 that are neighbours along k
+
+constexpr int kThinVectors = std::max(1, 16 / kLanes), kThinColumns = kThinVectors * kLanes, kQuad = 4;
+
+// Four units of every fourth column.
+template <class D>
+HWY_INLINE hn::Vec<D> load_quads(D d, const char* from, int64_t column_bytes) {
+  if constexpr (hn::MaxLanes(D()) == kQuad) {
+    return hn::LoadU(d, reinterpret_cast<const uint32_t*>(from));
+  } else {
+    const hn::Half<D> half;
+    const int64_t middle = static_cast<int64_t>(hn::MaxLanes(D()) / 2) * column_bytes;
+    return hn::Combine(d, load_quads(half, from + middle, column_bytes),
+                       load_quads(half, from, column_bytes));
+  }
+}
+
+template <typename T>
+HWY_INLINE hn::Vec<Wide> element(hn::Vec<Units> units, int which) {
+  if constexpr (sizeof(T) == 4) return hn::BitCast(Wide(), units);
+  const Units d;
+  return hn::BitCast(Wide(), which == 0 ? hn::ShiftLeft<16>(units) : hn::And(units, hn::Set(d, 0xffff0000U)));
+}
+
+// Adds the products of `count` elements along k, those of a quad of units or fewer. A column is a lane.
+template <int kThinRows, typename T>
+HWY_INLINE void add_quad(const char* b, int64_t column_bytes, const float* const (&a)[kThinRows], int64_t k,
+                         int64_t count, hn::Vec<Wide> (&sums)[kThinRows][kThinVectors]) {
+  constexpr int kPerUnit = 4 / static_cast<int>(sizeof(T));
+  const Units d;
+  hn::Vec<Units> units[kThinVectors][kQuad];
+  HWY_UNROLL(4)
+  for (int v = 0; v < kThinVectors; ++v) {
+    HWY_UNROLL(4)
+    for (int i = 0; i < kQuad; ++i)
+      units[v][i] = load_quads(d, b + (v * kLanes + i) * column_bytes, column_bytes);
+    transpose_quads(d, units[v]);
+  }
+  HWY_UNROLL(8)
+  for (int e = 0; e < kQuad * kPerUnit; ++e) {
+    if (e == count) return;
+    HWY_UNROLL(4)
+    for (int v = 0; v < kThinVectors; ++v) {
+      const auto column = element<T>(units[v][e / kPerUnit], e % kPerUnit);
+      HWY_UNROLL(4)
+      for (int row = 0; row < kThinRows; ++row)
+        sums[row][v] = hn::MulAdd(hn::Set(Wide(), a[row][k + e]), column, sums[row][v]);
+    }
+  }
+}
+
+// Quads of `columns` columns at the edge of b, filled up with zeros.
+HWY_INLINE void copy_quads(const char* b, int64_t column_bytes, int64_t columns, int64_t bytes,
+                           uint32_t (&to)[kThinColumns * kQuad]) {
+  for (uint32_t& unit : to) unit = 0;
+  for (int64_t i = 0; i < columns; ++i)
+    std::memcpy(to + i * kQuad, b + i * column_bytes, static_cast<size_t>(bytes));
+}
+
+// Adds the products over k in [begin, end) of kThinColumns columns, of which `columns` exist.
+template <int kThinRows, typename T>
+HWY_INLINE void add_columns(const char* b, int64_t column_bytes, int64_t columns,
+                            const float* const (&a)[kThinRows], int64_t begin, int64_t end,
+                            hn::Vec<Wide> (&sums)[kThinRows][kThinVectors]) {
+  constexpr int64_t kElements = kQuad * 4 / sizeof(T), kLine = 64 / sizeof(T), kQuadBytes = 4 * kQuad;
+  int64_t k = begin;
+  for (; columns >= kThinColumns && k + kElements <= end; k += kElements) {
+    const char* const from = b + k * static_cast<int64_t>(sizeof(T));
+    if ((k - begin) % kLine == 0)  // the columns after these are called
+      for (int i = 0; i < kThinColumns; ++i) hwy::Prefetch(from + (kThinColumns + i) * column_bytes);
+    add_quad<kThinRows, T>(from, column_bytes, a, k - begin, kElements, sums);
+  }
+  for (; k < end; k += kElements) {
+    HWY_ALIGN uint32_t edge[kThinColumns * kQuad];
+    const int64_t count = std::min(kElements, end - k), size = sizeof(T);
+    copy_quads(b + k * size, column_bytes, std::min<int64_t>(columns, kThinColumns), count * size, edge);
+    add_quad<kThinRows, T>(reinterpret_cast<const char*>(edge), kQuadBytes, a, k - begin, count, sums);
+  }
+}
+
+template <int kThinRows, typename T>
+void thin_of(const ThinArgs& s) {
+  const bool adds = s.store == TileStore::add_f32;
+  HWY_ALIGN float widened[kThinRows][kMaxSteps];  // a block of a
+  const float* a[kThinRows];
+  int64_t block_of_a = -1;
+  const auto take_a = [&](int64_t block, int64_t begin, int64_t end) HWY_ATTR {
+    if (block == block_of_a) return;
+    block_of_a = block;
+    for (int row = 0; row < kThinRows; ++row) {
+      const char* const from = static_cast<const char*>(s.a) + row * s.a_row_bytes;
+      a[row] = s.a_dtype == DType::f32 ? reinterpret_cast<const float*>(from) + begin : widened[row];
+      if (s.a_dtype == DType::bf16)
+        for (int64_t k = begin; k < end; ++k)
+          widened[row][k - begin] = load_one(reinterpret_cast<const bf16*>(from) + k);
+    }
+  };
+  for (int64_t j = 0; j < s.columns; j += kThinColumns) {
+    hn::Vec<Wide> total[kThinRows][kThinVectors];
+    for (int64_t block = 0; block < s.k_blocks; ++block) {
+      const int64_t begin = part_begin(s.k, s.k_blocks, block), end = part_begin(s.k, s.k_blocks, block + 1);
+      take_a(block, begin, end);
+      hn::Vec<Wide> sums[kThinRows][kThinVectors];
+      for (auto& row : sums)
+        for (auto& sum : row) sum = hn::Zero(Wide());
+      add_columns<kThinRows, T>(static_cast<const char*>(s.b) + j * s.b_column_bytes, s.b_column_bytes,
+                                s.columns - j, a, begin, end, sums);
+      for (int row = 0; row < kThinRows; ++row)
+        for (int v = 0; v < kThinVectors; ++v) {
+          const int64_t at = row * s.c_stride + j + v * kLanes, count = s.columns - j - v * kLanes;
+          if (adds)  // block by block, as a tile does
+            store_some(sums[row][v], static_cast<float*>(s.c) + at, count, true);
+          else
+            total[row][v] = block == 0 ? sums[row][v] : hn::Add(total[row][v], sums[row][v]);
+        }
+    }
+    if (adds) continue;
+    for (int row = 0; row < kThinRows; ++row)
+      for (int v = 0; v < kThinVectors; ++v) {
+        const int64_t at = row * s.c_stride + j + v * kLanes, count = s.columns - j - v * kLanes;
+        if (s.store == TileStore::set_bf16)
+          store_bf16(total[row][v], static_cast<bf16*>(s.c) + at, count);
+        else
+          store_some(total[row][v], static_cast<float*>(s.c) + at, count, false);
+      }
+  }
+}
+
+template <typename T, int... kThinRows>
+void thin_any(int rows, const ThinArgs& args, std::integer_sequence<int, kThinRows...>) {
+  static constexpr void (*kFunctions[])(const ThinArgs&) = {thin_of<kThinRows + 1, T>...};
+  kFunctions[rows - 1](args);
+}
+
+void thin(int rows, const ThinArgs& args) {
+  const std::make_integer_sequence<int, kMaxThinRows> all;
+  args.b_dtype == DType::f32 ? thin_any<float>(rows, args, all) : thin_any<bf16>(rows, args, all);
+}
+
+constexpr void (*kThin)(int rows, const ThinArgs& args) = thin;
+
+#endif
+
 constexpr int kSpinVectors = 12;
 
 float spin(int64_t rounds, float seed) {
@@ -245,8 +403,8 @@ float spin(int64_t rounds, float seed) {
 }
 
 constexpr GemmKernel kernel(std::string_view name) {
-  return {name,     DType::f32, 1,    kLanes,  kRows, kRowPitch,
-          kVectors, pack,       tile, nullptr, spin,  2 * kLanes * kSpinVectors};
+  return {name,     DType::f32, 1,    kLanes, kRows, kRowPitch,
+          kVectors, pack,       tile, kThin,  spin,  2 * kLanes * kSpinVectors};
 }
 
 }  // namespace HWY_NAMESPACE

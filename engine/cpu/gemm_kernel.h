@@ -77,6 +77,7 @@ void in_row_groups(const PanelSource& source, const Panels& panels, int64_t firs
 }
 
 constexpr int kMaxThinRows = 4;
+constexpr int64_t kMaxSteps = 1024;  // of k in a block: a panel of b, 32 columns wide, takes 128 KiB
 
 enum class TileStore : uint8_t { set_f32, add_f32, set_bf16 };
 
@@ -98,6 +99,7 @@ struct TileArgs {
 struct ThinArgs {
   const void* a = nullptr;  // first row; rows are contiguous
   int64_t a_row_bytes = 0;
+  DType a_dtype = DType::f32, b_dtype = DType::f32;
   const void* b = nullptr;     // first column
   int64_t b_column_bytes = 0;  // from one column to the next
   int64_t columns = 0;
