@@ -8,7 +8,7 @@
 #include "nf/safetensors.h"
 #include "tools/arguments.h"
 #include "tools/data/batches.h"
-#include "tools/data/source.h"
+#include "tools/data_flags.h"
 #include "tools/device.h"
 #include "tools/evaluate.h"
 #include "tools/output_paths.h"
@@ -22,8 +22,7 @@ namespace {
 
 struct Arguments {
   std::string model, ids, targets, documents, logits, grads;
-  std::vector<std::string> data;
-  std::string text_field = SourceOptions().text_field;
+  Texts data;
   std::string dtype = "f32", device = "cpu";
   int64_t threads = 0, batch_size = 8, eval_batches = 0;
   int64_t seq_len = 0;  // 0: kUsualLength, or what the model allows
@@ -37,9 +36,7 @@ void describe(FlagTable& flags, Arguments& a) {
       {.name = "model", .takes = "DIR", .help = "a run of nf-train, or a checkpoint's folder", .letter = 'm'},
       a.model);
   flags.section("Loss on a text");
-  flags.texts({.name = "data", .takes = "PATH", .help = "texts: files or folders; repeatable"}, a.data);
-  flags.text({.name = "text-field", .takes = "NAME", .help = "field of the records that holds the text"},
-             a.text_field);
+  data_flags(flags, a.data);
   flags.whole({.name = "batch-size", .takes = "B", .help = "sequences at a time"}, a.batch_size, 1, 1 << 20);
   flags.whole({.name = "seq-len",
                .takes = "N",
@@ -169,7 +166,7 @@ void evaluate_text(LoadedModel& model, const Arguments& a) {
           "nf-eval: --seq-len is {}, the model's 'max_position_embeddings' allows at most {}", a.seq_len,
           longest);
   const int64_t length = a.seq_len > 0 ? a.seq_len : std::min(kUsualLength, longest);
-  TokenDataset dataset = tokenize(*open_documents(a.data, {.text_field = a.text_field}), *tokenizer);
+  TokenDataset dataset = tokenize(*a.data.open(), *tokenizer);
   const std::unique_ptr<Batches> batches =
       make_batches(std::move(dataset), {.batch = a.batch_size, .length = length, .shuffle = false});
   const int64_t count = a.eval_batches > 0 ? std::min(a.eval_batches, batches->batches_per_epoch())

@@ -12,7 +12,7 @@
 #include "models/config.h"
 #include "nf/file.h"
 #include "tools/arguments.h"
-#include "tools/data/source.h"
+#include "tools/data_flags.h"
 #include "tools/output_paths.h"
 #include "tools/program.h"
 #include "tools/tokenize.h"
@@ -27,8 +27,7 @@ constexpr size_t kLongestShown = 10;
 
 struct Arguments {
   std::string tokenizer, text, ids, out;
-  std::vector<std::string> data;
-  std::string text_field = SourceOptions().text_field;
+  Texts data;
   int64_t threads = 0;
   bool special = false, json = false;
 };
@@ -40,11 +39,6 @@ void tokenizer_flag(FlagTable& flags, Arguments& a) {
        .help = "byte, or a tokenizer.json (ours or Hugging Face's), or the folder of one: a run of nf-train",
        .letter = 't'},
       a.tokenizer);
-}
-void data_flag(FlagTable& flags, Arguments& a) {
-  flags.texts({.name = "data", .takes = "PATH", .help = "texts: files or folders; repeatable"}, a.data);
-  flags.text({.name = "text-field", .takes = "NAME", .help = "field of the records that holds the text"},
-             a.text_field);
 }
 void special_flag(FlagTable& flags, Arguments& a) {
   flags.toggle(
@@ -90,7 +84,7 @@ struct TrainArguments {
 
 bool read(TrainArguments& a, int argc, const char* const* argv) {
   FlagTable flags("nf-tokenize train", "texts are given with --data");
-  data_flag(flags, a.shared);
+  data_flags(flags, a.shared.data);
   flags.text({.name = "out", .takes = "FILE", .help = "where to write tokenizer.json", .letter = 'o'},
              a.shared.out);
   flags.whole({.name = "vocab-size",
@@ -162,7 +156,7 @@ int train(int argc, const char* const* argv) {
   TrainArguments a;
   if (!read(a, argc, argv)) return kExitDone;
   const auto start = std::chrono::steady_clock::now();
-  const auto source = open_documents(a.shared.data, {.text_field = a.shared.text_field});
+  const auto source = a.shared.data.open();
   const auto* pattern = std::ranges::find(kPatterns, a.pattern, &NamedPattern::name);
   WordCounter counter{std::string(pattern->pattern)};
   const int64_t bytes = count_words(*source, counter, thread_count(a.shared));
@@ -214,7 +208,7 @@ int encode(int argc, const char* const* argv) {
   tokenizer_flag(flags, a);
   flags.text({.name = "text", .takes = "TEXT", .help = "the text; without it and --data: standard input"},
              a.text);
-  data_flag(flags, a);
+  data_flags(flags, a.data);
   special_flag(flags, a);
   threads_flag(flags, a);
   json_flag(flags, a, "a line of JSON per document: origin, ids");
@@ -226,7 +220,7 @@ int encode(int argc, const char* const* argv) {
   require(a.text.empty() || a.data.empty(), "nf-tokenize encode: give --text or --data, not both");
   if (!a.data.empty()) {
     std::vector<int32_t> ids;
-    encode_documents(*open_documents(a.data, {.text_field = a.text_field}), *tokenizer,
+    encode_documents(*a.data.open(), *tokenizer,
                      {.threads = static_cast<int>(a.threads), .special = a.special},
                      [&](const EncodedDocument& document) {
                        ids.insert(ids.end(), document.ids.begin(), document.ids.end());
@@ -328,7 +322,7 @@ int stats(int argc, const char* const* argv) {
   Arguments a;
   FlagTable flags("nf-tokenize stats", "texts are given with --data");
   tokenizer_flag(flags, a);
-  data_flag(flags, a);
+  data_flags(flags, a.data);
   special_flag(flags, a);
   threads_flag(flags, a);
   json_flag(flags, a, "one JSON object");
@@ -337,7 +331,7 @@ int stats(int argc, const char* const* argv) {
     return kExitDone;
   const auto tokenizer = open_tokenizer(a, "nf-tokenize stats");
   require(!a.data.empty(), "nf-tokenize stats: give texts: --data PATH");
-  const auto source = open_documents(a.data, {.text_field = a.text_field});
+  const auto source = a.data.open();
   std::optional<ProgressBar> bar = open_bar(0, "document");
   const TokenStats result = count_tokens(
       *source, *tokenizer, {.threads = static_cast<int>(a.threads), .special = a.special},
