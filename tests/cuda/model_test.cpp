@@ -28,6 +28,6 @@ TEST_CASE("cuda: models in f32") {
 TEST_CASE("cuda: models with bf16 products") {
   for (const Golden& golden : goldens()) {
     CAPTURE(golden.folder.filename().string());
-    check_against(golden, cuda::emulated_cuda_device(), DType::bf16, 5e-3, bf16_tolerance(golden));
+    check_against(golden, cuda::emulated_cuda_device(), DType::bf16, 5e-3, 2e-2);
   }
 }

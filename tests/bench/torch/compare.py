@@ -4,8 +4,8 @@
 
 Without --cases the cases are written to a temporary folder first. Errors are against float64:
   f32, reference   loss 1e-5 relative, logits and each parameter's gradient ||difference|| / ||truth|| <= 1e-4
-  bf16             loss 2e-2 relative, logits and gradients 2e-2, or twice what PyTorch's own bf16 arithmetic loses on
-                   that case if that is more
+  bf16             loss 2e-2 relative, logits and gradients 2e-2; or, for a gradient whose terms cancel, twice what
+                   PyTorch's own bf16 arithmetic loses of it on that model and its neighbours (oracle.py)
 A case with targets.json or documents.json runs only if nf-eval --help lists --targets-file and --documents-file.
 """
 
@@ -59,9 +59,9 @@ def compare(program, folder, mode, scratch):
     expected = load(os.path.join(folder, "expected.json"))
     tensors = safetensors_io.read(os.path.join(folder, "expected.safetensors"))
     result, logits, grads = evaluate(program, folder, *MODES[mode], scratch)
-    loss_limit, limit = 1e-5, 1e-4
+    loss_limit, limit, lost = 1e-5, 1e-4, {}
     if mode == "bf16":
-        loss_limit, limit = 2e-2, max(2e-2, 2 * expected["gradient_error_bf16"])
+        loss_limit, limit, lost = 2e-2, 2e-2, expected["gradient_errors_bf16"]
     loss_error = abs(result["loss"] - expected["loss"]) / abs(expected["loss"])
     misses = []
     if not loss_error <= loss_limit:
@@ -79,7 +79,8 @@ def compare(program, folder, mode, scratch):
     floor = 1e-6 * max(np.linalg.norm(v) for v in truth.values())
     errors = {name: relative(grads[name], value, floor) for name, value in truth.items() if name in grads}
     worst = max(errors, key=errors.get)
-    misses += [f"{name} {error:.1e}" for name, error in errors.items() if not error <= limit]
+    misses += [f"{name} {error:.1e}" for name, error in errors.items()
+               if not error <= max(limit, 2 * lost.get(name, 0))]  # fmt: skip
     return (loss_error, logit_error, errors[worst], worst), misses
 
 

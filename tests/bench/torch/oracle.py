@@ -6,7 +6,8 @@ The truth is computed in float64 from weights that are exact in float32:
   expected.safetensors  `logits` [B, T, V] of all T positions; `grad.NAME` of the loss for every parameter
   expected.json         loss (the objective, predicting ids[:, 1:] from ids[:, :-1]), its parts, tokens (targets counted),
                         loss_f32 and loss_bf16 (bf16 operands of matrix products), and how far from the truth the gradients
-                        of these two are: the largest ||difference|| / ||truth|| over the parameters
+                        of these two are: the largest ||difference|| / ||truth|| over the parameters; and
+                        gradient_errors_bf16, see bf16_errors()
 Optional inputs of a case, beside ids.json: targets.json [B, T-1] with -100 where ignored (replaces ids[:, 1:]), and
 documents.json [B, T-1], document numbers: attention stays inside a document.
 """
@@ -147,10 +148,15 @@ def evaluate(c, params, inputs, targets, documents, dtype, numerics=models.Numer
     return numbers, {name: leaf.grad for name, leaf in leaves.items()}
 
 
-def worst_error(grads, truth):
-    """Largest relative error over the parameters, and whose it is. Only gradients that are not rounding noise count."""
+def gradient_errors(grads, truth):
+    """Relative errors by parameter. Only gradients that are not rounding noise count."""
     floor = 1e-9 * max(g.norm() for g in truth.values())
-    errors = {n: ((grads[n].double() - g).norm() / g.norm()).item() for n, g in truth.items() if g.norm() > floor}
+    return {n: ((grads[n].double() - g).norm() / g.norm()).item() for n, g in truth.items() if g.norm() > floor}
+
+
+def worst_error(grads, truth):
+    """Largest relative error over the parameters, and whose it is."""
+    errors = gradient_errors(grads, truth)
     name = max(errors, key=errors.get)
     return errors[name], name
 
@@ -183,6 +189,25 @@ def measure(c, params, ids, targets, documents):
     return numbers, truth
 
 
+NEIGHBOURS = 8
+
+
+def bf16_errors(c, params, ids, targets, documents):
+    """By parameter: the most that bf16 arithmetic loses of its gradient on this model and on neighbours of it, whose
+    weights differ by two percent. One draw of roundings may be lucky; where terms cancel, several show it."""
+    generator = torch.Generator().manual_seed(1)
+    worst = {}
+    for neighbour in range(NEIGHBOURS + 1):
+        factor = lambda p: 1 + 0.02 * torch.randn(p.shape, generator=generator)  # noqa: E731
+        near = params if neighbour == 0 else {n: p * factor(p) for n, p in params.items()}
+        args = (c, near, ids[:, :-1], targets, documents)
+        _, truth = evaluate(*args, torch.float64)
+        _, grads = evaluate(*args, torch.float32, models.Bf16Operands)
+        for name, error in gradient_errors(grads, truth).items():
+            worst[name] = max(error, worst.get(name, 0.0))
+    return worst
+
+
 def well_conditioned(name, spec):
     """The first draw on which f32 and bf16 come close to the truth, else the best of forty. A gradient that happens to
     be a small difference of large terms would measure the luck of the summation order, not the implementation."""
@@ -200,6 +225,7 @@ def well_conditioned(name, spec):
 
 def make_case(name, spec, folder):
     (c, params, ids, targets, documents), (numbers, truth) = well_conditioned(name, spec)
+    numbers["gradient_errors_bf16"] = bf16_errors(c, params, ids, targets, documents)
     os.makedirs(folder, exist_ok=True)
 
     def save(file, value):
