@@ -31,21 +31,30 @@ std::shared_ptr<const MachineCode> MachineCode::load(std::span<const uint8_t> co
 
 MachineCode::~MachineCode() { munmap(memory_, bytes_); }
 
-bool LoopCodes::available() { return cpu_features().avx512 && cpu_features().jit; }
+bool LoopCodes::available() { return cpu_features().avx2 && cpu_features().jit; }
 
 namespace {
 
 // The longest code that is made of one body.
 constexpr size_t kLongestCode = size_t{1} << 17;
 
+// With half of the vectors for what reductions have summed up; where that leaves too few for the values, with
+// none.
 std::shared_ptr<const MachineCode> assemble(const JitPlan& plan) {
-  std::vector<uint8_t> memory(kLongestCode);
-  try {
-    const LoopAssembler assembler(plan, memory);
-    return MachineCode::load(std::span(memory).first(assembler.size()));
-  } catch (const Xbyak::Error&) {  // too long
-    return nullptr;
+  const bool avx512 = cpu_features().avx512;
+  struct alignas(64) Line {  // code is aligned where it is made as where it will lie
+    uint8_t bytes[64];
+  };
+  std::vector<Line> lines(kLongestCode / sizeof(Line));
+  const std::span memory(lines.front().bytes, kLongestCode);
+  for (const int most_accumulators : {avx512 ? 16 : 8, 0}) {
+    try {
+      const LoopAssembler assembler(plan, avx512, most_accumulators, memory);
+      return MachineCode::load(memory.first(assembler.size()));
+    } catch (const Xbyak::Error&) {  // too few vectors, or too long
+    }
   }
+  return nullptr;
 }
 
 }  // namespace
@@ -64,6 +73,11 @@ std::shared_ptr<const MachineCode> assemble(const JitPlan&) { return nullptr; }
 
 MachineCode::MachineCode(void* memory, size_t bytes)
     : memory_(memory), bytes_(bytes), function_(reinterpret_cast<TileFunction>(memory)) {}
+
+size_t LoopCodes::count() const {
+  return static_cast<size_t>(
+      std::count_if(codes_.begin(), codes_.end(), [](const auto& entry) { return entry.second != nullptr; }));
+}
 
 void LoopCodes::compile(LoopProgram& program, const ScratchLimits& limits) {
   if (!available()) return;

@@ -3,8 +3,8 @@
 // each output once. It gives the interpreter's bits: the same order of every sum, the same polynomials, the
 // same roundings. (Where two different NaNs meet, which one survives may differ.)
 //
-// It is made with Xbyak for AVX-512. Without either, or where the system forbids executable memory, or with
-// NF_JIT=0, the interpreter runs; it also does the few things in a body that machine code cannot
+// It is made with Xbyak for AVX-512 and AVX2. Without either, or where the system forbids executable memory,
+// or with NF_JIT=0, the interpreter runs; it also does the few things in a body that machine code cannot
 // (cpu/loop.h).
 #pragma once
 
@@ -56,7 +56,7 @@ class LoopCodes {
   void compile(LoopProgram& program, const ScratchLimits& limits);
 
   // Codes made so far.
-  size_t count() const { return codes_.size(); }
+  size_t count() const;
 
  private:
   std::map<std::string, std::shared_ptr<const MachineCode>> codes_;  // by the plan they were made from

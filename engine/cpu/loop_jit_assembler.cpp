@@ -10,16 +10,13 @@
 namespace nf::cpu {
 namespace {
 
-// Registers for accumulators, vectors that may leave their registers, and operations that are worth a longer
-// loop.
-constexpr int kAccumulatorRegisters = 16, kSpills = 64, kShort = 12, kMiddle = 30;
-// Registers that constants and accumulators always leave, for reductions and values per row.
-constexpr int kFewest = 8;
+// Vectors that may leave their registers, and operations that are worth a longer loop.
+constexpr int kSpills = 64, kShort = 12, kMiddle = 30;
 // rbx, rdx, rsi, rdi, r8, r9, r10, r12, r13, r14, r15
 constexpr int kPointerRegisters[] = {3, 2, 6, 7, 8, 9, 10, 12, 13, 14, 15};
-constexpr int64_t kVectorBytes = 64;
+constexpr int64_t kFrameAlignment = 64;
 
-int64_t aligned(int64_t bytes) { return (bytes + kVectorBytes - 1) / kVectorBytes * kVectorBytes; }
+int64_t aligned(int64_t bytes) { return (bytes + kFrameAlignment - 1) / kFrameAlignment * kFrameAlignment; }
 
 // The key of a hoisted constant; values per row have their number.
 constexpr uint64_t kConstant = uint64_t{1} << 32, kTable = uint64_t{2} << 32;
@@ -35,8 +32,12 @@ std::vector<uint64_t> by_weight(const std::map<uint64_t, int>& weights) {
 
 }  // namespace
 
-LoopAssembler::LoopAssembler(const JitPlan& plan, std::span<uint8_t> memory)
-    : CodeGenerator(memory.size(), memory.data()), plan_(plan), places_(plan.values.size()) {
+LoopAssembler::LoopAssembler(const JitPlan& plan, bool avx512, int most_accumulators,
+                             std::span<uint8_t> memory)
+    : VectorCode(avx512, memory),
+      plan_(plan),
+      most_accumulators_(most_accumulators),
+      places_(plan.values.size()) {
   row_places_.assign(plan.values.size(), -1);
   int32_t rows = 0;
   for (size_t v = 0; v < plan.values.size(); ++v)
@@ -55,9 +56,11 @@ LoopAssembler::LoopAssembler(const JitPlan& plan, std::span<uint8_t> memory)
   row_values_at_ = stack_at_ + 8;
   accumulators_at_ = aligned(row_values_at_ + rows * 4);
   calls_at_ = accumulators_at_ + static_cast<int64_t>(most_reductions) * kReduceLanes * 4;
-  most_accumulators_ = std::min(static_cast<int>(most_reductions) * kPerReduction, kAccumulatorRegisters);
-  spills_at_ = calls_at_ + (kVectors + 5) * kVectorBytes;
-  frame_bytes_ = spills_at_ + kSpills * kVectorBytes;
+  most_accumulators_ = std::min(static_cast<int>(most_reductions) * per_reduction_, most_accumulators);
+  spills_at_ = calls_at_ + (vectors_ + 5) * kFrameAlignment;
+  mask_at_ = spills_at_ + kSpills * vector_bytes_;
+  count_at_ = mask_at_ + (avx512_ ? 0 : vector_bytes_);
+  frame_bytes_ = count_at_ + (avx512_ ? 0 : kFrameAlignment);
   survey();
   emit_function();
 }
@@ -70,7 +73,7 @@ void LoopAssembler::emit_function() {
   for (const Reg64& r : saved) push(r);
   mov(rax, rsp);
   sub(rsp, static_cast<uint32_t>(frame_bytes_));
-  and_(rsp, -static_cast<int>(kVectorBytes));
+  and_(rsp, -static_cast<int>(kFrameAlignment));
   mov(frame(stack_at_), rax);
   mov(frame(rows_at_), rsi);
   mov(frame(cols_at_), rdx);
@@ -80,7 +83,7 @@ void LoopAssembler::emit_function() {
     mov(frame(static_cast<int64_t>(p) * 8), rax);
   }
   for (const auto& [number, r] : pointers_) mov(r, frame(int64_t{number} * 8));
-  for (const auto& [key, r] : constants_) broadcast_key(Zmm(r), key);
+  for (const auto& [key, r] : constants_) broadcast_key(vector(r), key);
 
   L(row);
   for (int32_t phase = 0; phase < plan_.phases; ++phase) {
@@ -104,11 +107,21 @@ void LoopAssembler::emit_function() {
   for (auto r = std::rbegin(saved); r != std::rend(saved); ++r) pop(*r);
   vzeroupper();
   ret();
-  align(kVectorBytes);
-  for (int place = 0; place < 2 * kLanes; ++place) dw(static_cast<uint16_t>(2 * place + 1));
-  for (int lane = 0; lane < kLanes; ++lane) db(lane);
+  align(kFrameAlignment);
+  emit_tables();
   L(pool);
-  for (const uint32_t bits : pool_) dd(bits);
+  for (const uint32_t bits : pool_)
+    for (int copy = 0; copy < (avx512_ ? 1 : lanes_); ++copy) dd(bits);
+}
+
+void LoopAssembler::emit_tables() {
+  if (avx512_) {
+    for (int place = 0; place < 2 * lanes_; ++place) dw(static_cast<uint16_t>(2 * place + 1));
+    for (int lane = 0; lane < lanes_; ++lane) db(lane);
+    return;
+  }
+  for (int lane = 0; lane < 2 * lanes_; ++lane) dd(lane < lanes_ ? ~0U : 0U);
+  for (int lane = 0; lane < 4 * lanes_; ++lane) db(lane);
 }
 
 void LoopAssembler::begin_operations(int32_t phase, bool row) {
@@ -130,10 +143,10 @@ void LoopAssembler::begin_operations(int32_t phase, bool row) {
   for (const JitOperation* op : operations_)
     if (op->kind == JitOperation::Kind::reduce) reductions_.push_back(op);
   accumulator_registers_ =
-      std::min(static_cast<int>(reductions_.size()), kAccumulatorRegisters / kPerReduction);
-  std::fill(std::begin(owners_), std::end(owners_), kFree);
+      std::min(static_cast<int>(reductions_.size()), most_accumulators_ / per_reduction_);
+  std::fill_n(owners_, vectors_, kFree);
   for (const auto& [key, r] : constants_) owners_[r] = kReserved;
-  std::fill(std::end(owners_) - most_accumulators_, std::end(owners_), kReserved);
+  std::fill_n(owners_ + vectors_ - most_accumulators_, most_accumulators_, kReserved);
   hoisted_.clear();
 }
 
@@ -142,7 +155,7 @@ void LoopAssembler::emit_row(int32_t phase) {
   begin_operations(phase, true);
   emit_block(0, false);
   carried_.clear();
-  for (int r = 0; r < kVectors; ++r)
+  for (int r = 0; r < vectors_; ++r)
     if (owners_[r] >= 0 && row_places_[static_cast<size_t>(owners_[r])] >= 0)
       carried_.push_back({owners_[r], r});
 }
@@ -156,7 +169,7 @@ void LoopAssembler::emit_columns(int32_t phase) {
   hoist();
   const auto count = static_cast<int>(operations_.size());
   const bool whole = !reductions_.empty() || count <= kShort;
-  emit_loops(plan_.cols == 0 ? 1 : whole ? 4 : count <= kMiddle ? 2 : 1);
+  emit_loops(plan_.cols == 0 ? 1 : whole ? per_reduction_ : count <= kMiddle ? per_reduction_ / 2 : 1);
   end_reductions();
 }
 
@@ -164,7 +177,7 @@ void LoopAssembler::emit_columns(int32_t phase) {
 
 // Walks the columns in blocks of `unroll` vectors. Except with many rows of one column the rest is known.
 void LoopAssembler::emit_loops(int unroll) {
-  const int block = unroll * kLanes;
+  const int block = unroll * lanes_;
   Xbyak::Label loop, rest, end;
   xor_(eax, eax);
   if (plan_.cols > 0 && !plan_.chunked) {
@@ -179,7 +192,7 @@ void LoopAssembler::emit_loops(int unroll) {
       }
     }
     const auto left = static_cast<int>(plan_.cols - whole);
-    if (left > 0) emit_piece(left / kLanes, left % kLanes);
+    if (left > 0) emit_piece(left / lanes_, left % lanes_);
     return;
   }
   L(loop);
@@ -194,15 +207,12 @@ void LoopAssembler::emit_loops(int unroll) {
     mov(rcx, frame(cols_at_));
     sub(rcx, rax);
     jz(end, T_NEAR);
-    mov(r11d, 1);
-    shl(r11d, cl);
-    dec(r11d);
-    kmovw(k1, r11d);
+    begin_mask(0);
     emit_block(0, true);
   } else if (const auto left = static_cast<int>(plan_.cols % block); left > 0) {
     cmp(rax, frame(cols_at_));
     je(end, T_NEAR);
-    emit_piece(left / kLanes, left % kLanes);
+    emit_piece(left / lanes_, left % lanes_);
   }
   L(end);
 }
@@ -211,8 +221,7 @@ void LoopAssembler::emit_loops(int unroll) {
 void LoopAssembler::emit_piece(int vectors, int rest) {
   for (int v = 0; v < vectors; ++v) emit_block(v, false);
   if (rest == 0) return;
-  mov(ecx, (1U << rest) - 1);
-  kmovw(k1, ecx);
+  begin_mask(rest);
   emit_block(vectors, true);
 }
 
@@ -221,8 +230,7 @@ void LoopAssembler::emit_block(int vector, bool masked) {
   vector_ = vector;
   masked_ = masked;
   std::fill(places_.begin(), places_.end(), Place());
-  for (int& owner : owners_)
-    if (owner != kReserved) owner = kFree;
+  free_block();
   for (const auto& [value, r] : carried_) {  // into the operations per row
     owners_[r] = value;
     places_[static_cast<size_t>(value)].vector = r;
@@ -251,6 +259,11 @@ void LoopAssembler::emit_block(int vector, bool masked) {
     }
     end_operation();
   }
+}
+
+void LoopAssembler::free_block() {
+  for (int& owner : owners_)
+    if (owner != kReserved) owner = kFree;
 }
 
 // ---- pointers ----
@@ -292,7 +305,7 @@ Xbyak::Reg64 LoopAssembler::pointer(int32_t number) {
 // Vector `vector` of the columns from rax on.
 LoopAssembler::Address LoopAssembler::at(int32_t number, int vector) {
   const int32_t element = plan_.pointers[static_cast<size_t>(number)].element;
-  return ptr[pointer(number) + rax * element + static_cast<size_t>(vector * kLanes * element)];
+  return ptr[pointer(number) + rax * element + static_cast<size_t>(vector * lanes_ * element)];
 }
 
 LoopAssembler::Address LoopAssembler::frame_row(int32_t value) {
@@ -307,12 +320,12 @@ void LoopAssembler::begin_reductions() {
     const uint32_t identity = op.code == Code::reduce_max_f   ? 0xff800000U
                               : op.code == Code::reduce_max_i ? 0x80000000U
                                                               : 0;
-    for (int v = 0; v < kPerReduction; ++v) {
-      const Zmm start = accumulator(r, v);
+    for (int v = 0; v < per_reduction_; ++v) {
+      const Vector start = accumulator(r, v);
       if (op.pointer >= 0)
-        vmovups(start, ptr[pointer(op.pointer) + static_cast<size_t>(v * kVectorBytes)]);
+        vmovups(start, ptr[pointer(op.pointer) + static_cast<size_t>(v * vector_bytes_)]);
       else if (identity == 0)
-        vpxord(start, start, start);
+        bits_xor(start, start, Source(start));
       else
         broadcast(start, std::bit_cast<float>(identity));
       store_accumulator(start, r, v);
@@ -325,17 +338,17 @@ void LoopAssembler::end_reductions() {
   for (const auto& [key, r] : hoisted_) owners_[r] = kFree;
   for (size_t r = 0; r < reductions_.size(); ++r) {
     const JitOperation& op = *reductions_[r];
-    Zmm lanes[kPerReduction];
-    for (int v = 0; v < kPerReduction; ++v) {
-      lanes[v] = accumulator(r, v);
-      load_accumulator(lanes[v], r, v);
+    std::vector<Vector> lanes;
+    for (int v = 0; v < per_reduction_; ++v) {
+      lanes.push_back(accumulator(r, v));
+      load_accumulator(lanes.back(), r, v);
       if (op.pointer >= 0)
-        vmovups(ptr[pointer(op.pointer) + static_cast<size_t>(v * kVectorBytes)], lanes[v]);
+        vmovups(ptr[pointer(op.pointer) + static_cast<size_t>(v * vector_bytes_)], lanes.back());
     }
     if (op.pointer < 0) {
-      const Zmm sum = take(kReserved);
+      const Vector sum = take(kReserved);
       emit_fold_lanes(op.code, lanes, sum);
-      vmovss(frame_row(op.out), Xbyak::Xmm(sum.getIdx()));
+      vmovss(frame_row(op.out), quarter(sum));
       carried_.push_back({op.out, sum.getIdx()});
     }
     end_operation();
@@ -350,13 +363,13 @@ size_t LoopAssembler::next_use(int32_t value, size_t from) const {
   return next == uses.end() ? SIZE_MAX : *next;
 }
 
-LoopAssembler::Zmm LoopAssembler::take(int owner) {
+LoopAssembler::Vector LoopAssembler::take(int owner) {
   int found = -1;
-  for (int r = 0; r < kVectors && found < 0; ++r)
+  for (int r = 0; r < vectors_ && found < 0; ++r)
     if (owners_[r] == kFree) found = r;
   if (found < 0) {
     size_t farthest = 0;
-    for (int r = 0; r < kVectors; ++r) {
+    for (int r = 0; r < vectors_; ++r) {
       if (owners_[r] < 0 || (pinned_ >> r & 1U) != 0) continue;
       const size_t next = next_use(owners_[r], position_);
       if (found >= 0 && next <= farthest) continue;
@@ -368,9 +381,16 @@ LoopAssembler::Zmm LoopAssembler::take(int owner) {
   }
   owners_[found] = owner;
   pinned_ |= 1U << found;
-  const auto busy = std::count_if(std::begin(owners_), std::end(owners_), [](int o) { return o != kFree; });
+  const auto busy = std::count_if(owners_, owners_ + vectors_, [](int o) { return o != kFree; });
   peak_ = std::max(peak_, static_cast<int>(busy));
-  return Zmm(found);
+  return vector(found);
+}
+
+void LoopAssembler::release(const Vector& temporary) {
+  int& owner = owners_[temporary.getIdx()];
+  if (avx512_ || owner != kTemporary) return;
+  owner = kFree;
+  pinned_ &= ~(1U << temporary.getIdx());
 }
 
 // Takes a value's register away; one that cannot be had again goes to the frame.
@@ -381,29 +401,29 @@ void LoopAssembler::evict(int32_t value) {
   if (!loadable && place.spill < 0 && next_use(value, position_) != SIZE_MAX) {
     if (spills_ == kSpills) throw Xbyak::Error(Xbyak::ERR_INTERNAL);
     place.spill = spills_++;
-    vmovaps(frame(spills_at_ + place.spill * kVectorBytes), Zmm(place.vector));
+    vmovaps(frame(spills_at_ + place.spill * vector_bytes_), vector(place.vector));
   }
   place.vector = -1;
 }
 
-LoopAssembler::Zmm LoopAssembler::use(int32_t value) {
+LoopAssembler::Vector LoopAssembler::use(int32_t value) {
   const JitValue& v = plan_.values[static_cast<size_t>(value)];
   Place& place = places_[static_cast<size_t>(value)];
   if (place.vector >= 0) {
     pinned_ |= 1U << place.vector;
-    return Zmm(place.vector);
+    return vector(place.vector);
   }
   if (v.row)
     if (const int r = hoisted(v.constant ? key_of(v.bits) : static_cast<uint64_t>(value), 2); r >= 0)
-      return Zmm(r);
-  const Zmm to = take(value);
+      return vector(r);
+  const Vector to = take(value);
   place.vector = to.getIdx();
   if (v.constant)
     vbroadcastss(to, ptr[rbp + static_cast<size_t>(constant_offset(v.bits))]);
   else if (v.row)
     vbroadcastss(to, frame_row(value));
   else if (place.spill >= 0)
-    vmovaps(to, frame(spills_at_ + place.spill * kVectorBytes));
+    vmovaps(to, frame(spills_at_ + place.spill * vector_bytes_));
   else
     emit_load(to, v.load, at(v.pointer, vector_));
   return to;
@@ -413,21 +433,22 @@ LoopAssembler::Source LoopAssembler::source(int32_t value) {
   const JitValue& v = plan_.values[static_cast<size_t>(value)];
   if (!v.row || places_[static_cast<size_t>(value)].vector >= 0) return Source(use(value));
   if (v.constant) return constant(v.bits);
-  if (const int r = hoisted(static_cast<uint64_t>(value), 1); r >= 0) return Source(Zmm(r));
+  if (const int r = hoisted(static_cast<uint64_t>(value), 1); r >= 0) return Source(vector(r));
+  if (!avx512_) return Source(use(value));
   return Source(ptr_b[rsp + static_cast<size_t>(row_values_at_ +
                                                 int64_t{row_places_[static_cast<size_t>(value)]} * 4)]);
 }
 
-LoopAssembler::Zmm LoopAssembler::define(int32_t value) {
-  const Zmm to = take(value);
+LoopAssembler::Vector LoopAssembler::define(int32_t value) {
+  const Vector to = take(value);
   places_[static_cast<size_t>(value)].vector = to.getIdx();
   return to;
 }
 
-void LoopAssembler::broadcast(const Zmm& to, float value) {
+void LoopAssembler::broadcast(const Vector& to, float value) {
   const auto bits = std::bit_cast<uint32_t>(value);
   if (const int r = hoisted(key_of(bits), 1); r >= 0)
-    vmovaps(to, Zmm(r));
+    vmovaps(to, vector(r));
   else
     vbroadcastss(to, ptr[rbp + static_cast<size_t>(constant_offset(bits))]);
 }
@@ -436,29 +457,27 @@ int32_t LoopAssembler::constant_offset(uint32_t bits) {
   const auto found = std::find(pool_.begin(), pool_.end(), bits);
   const auto index = static_cast<int32_t>(found - pool_.begin());
   if (found == pool_.end()) pool_.push_back(bits);
-  return index * 4;
+  return index * (avx512_ ? 4 : vector_bytes_);
 }
 
 LoopAssembler::Source LoopAssembler::constant(uint32_t bits) {
-  if (const int r = hoisted(key_of(bits), 1); r >= 0) return Source(Zmm(r));
-  return Source(ptr_b[rbp + static_cast<size_t>(constant_offset(bits))]);
-}
-LoopAssembler::Source LoopAssembler::constant(float value) {
-  return constant(std::bit_cast<uint32_t>(value));
+  if (const int r = hoisted(key_of(bits), 1); r >= 0) return Source(vector(r));
+  const Xbyak::RegExp at = rbp + static_cast<size_t>(constant_offset(bits));
+  return Source(avx512_ ? ptr_b[at] : ptr[at]);
 }
 
-LoopAssembler::Zmm LoopAssembler::constant_register(float value) {
+LoopAssembler::Vector LoopAssembler::constant_register(float value) {
   const auto bits = std::bit_cast<uint32_t>(value);
-  if (const int r = hoisted(key_of(bits), 2); r >= 0) return Zmm(r);
-  const Zmm to = temporary();
+  if (const int r = hoisted(key_of(bits), 2); r >= 0) return vector(r);
+  const Vector to = temporary();
   vbroadcastss(to, ptr[rbp + static_cast<size_t>(constant_offset(bits))]);
   return to;
 }
 
-LoopAssembler::Zmm LoopAssembler::upper_halves() {
-  if (const int r = hoisted(kTable, 2); r >= 0) return Zmm(r);
-  const Zmm to = temporary();
-  vmovups(to, ptr[rbp + static_cast<size_t>(kUpperAt)]);
+LoopAssembler::Vector LoopAssembler::upper_halves() {
+  if (const int r = hoisted(kTable, 2); r >= 0) return vector(r);
+  const Vector to = temporary();
+  vmovups(to, ptr[rbp + static_cast<size_t>(upper_at_)]);
   return to;
 }
 
@@ -481,9 +500,9 @@ int LoopAssembler::hoisted(uint64_t key, int weight) {
   return found == hoisted_.end() ? -1 : found->second;
 }
 
-void LoopAssembler::broadcast_key(const Zmm& to, uint64_t key) {
+void LoopAssembler::broadcast_key(const Vector& to, uint64_t key) {
   if (key == kTable)
-    vmovups(to, ptr[rbp + static_cast<size_t>(kUpperAt)]);
+    vmovups(to, ptr[rbp + static_cast<size_t>(upper_at_)]);
   else if (key >= kConstant)
     vbroadcastss(to, ptr[rbp + static_cast<size_t>(constant_offset(static_cast<uint32_t>(key)))]);
   else
@@ -495,7 +514,8 @@ void LoopAssembler::broadcast_key(const Zmm& to, uint64_t key) {
 void LoopAssembler::survey() {
   keep_pointers();
   const size_t start = getSize();
-  int free = kVectors - kFewest;
+  const int fewest = vectors_ / 4;  // that always stay, for reductions and values per row
+  int free = vectors_ - fewest;
   std::map<uint64_t, int> weights;
   for (int32_t phase = 0; phase < plan_.phases; ++phase) {
     begin_operations(phase, false);
@@ -511,12 +531,12 @@ void LoopAssembler::survey() {
       rows += key < kConstant ? 1 : 0;
       if (key >= kConstant) weights[key] += weight;
     }
-    const int left = kVectors - peak_;
+    const int left = vectors_ - peak_;
     free = std::min(free, left - std::min(rows, left / 2));
   }
   setSize(start);
-  free = std::min(free, kVectors - kFewest - most_accumulators_);
-  int next = kVectors - 1 - most_accumulators_;
+  free = std::min(free, vectors_ - fewest - most_accumulators_);
+  int next = vectors_ - 1 - most_accumulators_;
   for (const uint64_t key : by_weight(weights))
     if (free-- > 0) constants_[key] = next--;
 }
@@ -528,7 +548,7 @@ void LoopAssembler::hoist() {
   const Needs& needs = needs_[static_cast<size_t>(phase_)];
   const std::vector<std::pair<int32_t, int>> carried = std::move(carried_);
   carried_.clear();
-  int free = kVectors - needs.registers - static_cast<int>(constants_.size());
+  int free = vectors_ - needs.registers - static_cast<int>(constants_.size());
   for (const uint64_t key : by_weight(needs.broadcasts)) {
     if (free <= 0) break;
     const bool worthwhile = key < kConstant || plan_.cols == 0 || plan_.cols >= kLongRow;
@@ -537,7 +557,7 @@ void LoopAssembler::hoist() {
       return static_cast<uint64_t>(c.first) == k;
     });
     const int r = found != carried.end() ? found->second : take(kReserved).getIdx();
-    if (found == carried.end()) broadcast_key(Zmm(r), key);
+    if (found == carried.end()) broadcast_key(vector(r), key);
     hoisted_[key] = r;
     --free;
   }
