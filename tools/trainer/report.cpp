@@ -103,7 +103,7 @@ void RunReport::begin(const TrainingSession& session, const TrainingData& data, 
   facts_.steps = total_;
   const ModelConfig& model = session.model();
   subtitle_ =
-      fmt::format("{}, {} parameters, {}, width {}, vocabulary {}; {} with lr {}", facts_.architecture,
+      fmt::format("{}, {} parameters, {}, width {}, vocabulary {}; {} with lr {:.4g}", facts_.architecture,
                   quantity(facts_.parameters), counted(model.num_hidden_layers, "layer"), model.hidden_size,
                   model.vocab_size, name(settings_.optimizer), settings_.lr);
   add_trackers();
@@ -138,7 +138,7 @@ void RunReport::begin(const TrainingSession& session, const TrainingData& data, 
   print(fmt::format("memory  {} state + {} arena = {}\n", format_bytes(state), format_bytes(arena),
                     format_bytes(state + arena)));
   print(fmt::format(
-      "run     {}: {} of {} tokens, {:.3g} passes over the text; {} with lr {}, {} on {}\n", run_.string(),
+      "run     {}: {} of {} tokens, {:.3g} passes over the text; {} with lr {:.4g}, {} on {}\n", run_.string(),
       resumed_ ? fmt::format("steps {} to {}", first_step_ + 1, total_) : counted(total_, "step"), batch,
       static_cast<double>(total_ * batch) / static_cast<double>(std::max<int64_t>(1, data.stats.tokens)),
       name(settings_.optimizer), settings_.lr, name(settings_.dtype), counted(settings_.threads, "thread")));
