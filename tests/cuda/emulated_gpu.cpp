@@ -2,8 +2,8 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
 #include <map>
 #include <utility>
@@ -114,10 +114,10 @@ class EmulatedGpu : public Gpu {
   Buffer allocate(int64_t bytes) override { return allocate_host_memory(bytes); }
   DeviceMemory memory() override { return {}; }
   void write(std::byte* to, std::span<const std::byte> from) override {
-    std::memcpy(to, from.data(), from.size());
+    std::copy(from.begin(), from.end(), to);
   }
   void read(std::span<std::byte> to, const std::byte* from) override {
-    std::memcpy(to.data(), from, to.size());
+    std::copy_n(from, to.size(), to.data());
   }
 
   std::vector<std::shared_ptr<const CompiledKernel>> compile(std::span<const KernelSource> sources) override {
