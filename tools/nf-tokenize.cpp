@@ -15,7 +15,7 @@
 #include "tools/data_flags.h"
 #include "tools/output_paths.h"
 #include "tools/program.h"
-#include "tools/tokenize.h"
+#include "tools/token_stats.h"
 #include "tools/tokenizer/tokenizer.h"
 #include "tools/tokenizer/train_bpe.h"
 #include "tools/tracking/progress_bar.h"
@@ -222,10 +222,10 @@ int encode(int argc, const char* const* argv) {
     std::vector<int32_t> ids;
     encode_documents(*a.data.open(), *tokenizer,
                      {.threads = static_cast<int>(a.threads), .special = a.special},
-                     [&](const EncodedDocument& document) {
-                       ids.insert(ids.end(), document.ids.begin(), document.ids.end());
+                     [&](const Document& document, std::span<const int32_t> more) {
+                       ids.insert(ids.end(), more.begin(), more.end());
                        if (document.more) return;
-                       print_ids(ids, document.origin, a.json);
+                       print_ids(ids, document.origin(), a.json);
                        ids.clear();
                      });
     return kExitDone;

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <set>
+#include <unordered_set>
 #include <vector>
 
 #include "nf/error.h"
@@ -41,9 +41,8 @@ class Checker : public nlohmann::json_sax<nlohmann::json> {
   bool end_array() override { return close(); }
 
   bool key(string_t& key) override {
-    require(keys_.back().insert(key).second, "{}: key '{}' is given twice in one object; keep one of them",
-            source_, printable(key));
-    return true;
+    if (keys_.back().insert(key).second) return true;
+    fail("{}: key '{}' is given twice in one object; keep one of them", source_, printable(key));
   }
 
   bool parse_error(size_t position, const std::string&, const nlohmann::detail::exception& error) override {
@@ -67,7 +66,7 @@ class Checker : public nlohmann::json_sax<nlohmann::json> {
 
   std::string_view text_;
   std::string_view source_;
-  std::vector<std::set<std::string>> keys_;
+  std::vector<std::unordered_set<std::string>> keys_;
 };
 
 }  // namespace

@@ -34,9 +34,7 @@ Json file_named(const std::string& name) {
   return {};
 }
 
-std::unique_ptr<BpeTokenizer> parse(const Json& file) {
-  return parse_hugging_face(file, file.dump(), "file");
-}
+std::unique_ptr<BpeTokenizer> parse(const Json& file) { return parse_hugging_face(file.dump(), "file"); }
 
 std::string refusal(const Json& file) {
   try {

@@ -2,13 +2,13 @@
 
 #include <nf/error.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <deque>
 #include <exception>
 #include <mutex>
 #include <thread>
-
-#include "tools/data/slow_progress.h"
+#include <vector>
 
 namespace nf {
 namespace {
@@ -38,12 +38,15 @@ struct Chunk {
 
 constexpr size_t kChunkBytes = size_t{1} << 18, kChunkPieces = 4096;
 
-void encode(Chunk& chunk, const Tokenizer& tokenizer) {
+void encode(Chunk& chunk, const Tokenizer& tokenizer, bool special) {
   size_t begin = 0;
   for (Chunk::Piece& piece : chunk.pieces) {
     const std::string_view text = std::string_view(chunk.text).substr(begin, piece.text_end - begin);
     try {
-      tokenizer.encode(text, chunk.ids);
+      if (special)
+        tokenizer.encode_special(text, chunk.ids);
+      else
+        tokenizer.encode(text, chunk.ids);
     } catch (const Error& error) {
       const Document document{text, *piece.file, piece.line};
       chunk.error =
@@ -61,8 +64,9 @@ void encode(Chunk& chunk, const Tokenizer& tokenizer) {
 // encoding happens on the thread that owns it.
 class Pipeline {
  public:
-  Pipeline(const Tokenizer& tokenizer, int threads, TokenFileWriter& writer)
-      : tokenizer_(tokenizer), writer_(writer), most_(2 * static_cast<size_t>(threads) + 1) {
+  Pipeline(const Tokenizer& tokenizer, bool special, int threads, const EncodedSink& sink)
+      : tokenizer_(tokenizer), special_(special), sink_(sink), most_(2 * static_cast<size_t>(threads) + 1) {
+    if (threads == 1) return;
     for (int i = 0; i < threads; ++i) workers_.emplace_back([this] { work(); });
   }
   Pipeline(const Pipeline&) = delete;
@@ -88,13 +92,16 @@ class Pipeline {
 
   void finish() {
     if (filling_) submit();
-    while (!queue_.empty()) write_front();
+    while (!queue_.empty()) hand_over_front();
   }
 
  private:
   void submit() {
-    while (queue_.size() >= most_) write_front();
-    {
+    while (queue_.size() >= most_) hand_over_front();
+    if (workers_.empty()) {
+      encode(*filling_, tokenizer_, special_);
+      filling_->done = true;
+    } else {
       const std::lock_guard lock(mutex_);
       waiting_.push_back(filling_.get());
     }
@@ -102,19 +109,24 @@ class Pipeline {
     queue_.push_back(std::move(filling_));
   }
 
-  // Waits for the oldest chunk, writes it, and keeps its memory for another.
-  void write_front() {
+  // Waits for the oldest chunk, hands it over, and keeps its memory for another.
+  void hand_over_front() {
     std::unique_ptr<Chunk> chunk = std::move(queue_.front());
     queue_.pop_front();
     {
       std::unique_lock lock(mutex_);
       encoded_.wait(lock, [&] { return chunk->done; });
     }
-    size_t begin = 0;
+    const std::string_view text = chunk->text;
+    const std::span<const int32_t> ids = chunk->ids;
+    size_t text_begin = 0, ids_begin = 0;
     for (const Chunk::Piece& piece : chunk->pieces) {
       if (chunk->error && piece.ids_end == 0) break;
-      writer_.add(std::span<const int32_t>(chunk->ids).subspan(begin, piece.ids_end - begin), piece.more);
-      begin = piece.ids_end;
+      const Document document{text.substr(text_begin, piece.text_end - text_begin), *piece.file, piece.line,
+                              piece.more};
+      sink_(document, ids.subspan(ids_begin, piece.ids_end - ids_begin));
+      text_begin = piece.text_end;
+      ids_begin = piece.ids_end;
     }
     if (chunk->error) std::rethrow_exception(chunk->error);
     chunk->clear();
@@ -136,7 +148,7 @@ class Pipeline {
       Chunk* const chunk = waiting_.front();
       waiting_.pop_front();
       lock.unlock();
-      encode(*chunk, tokenizer_);
+      encode(*chunk, tokenizer_, special_);
       lock.lock();
       chunk->done = true;
       encoded_.notify_one();
@@ -144,7 +156,8 @@ class Pipeline {
   }
 
   const Tokenizer& tokenizer_;
-  TokenFileWriter& writer_;
+  const bool special_;
+  const EncodedSink& sink_;
   const size_t most_;
   std::unique_ptr<Chunk> filling_;
   std::deque<std::unique_ptr<Chunk>> queue_;
@@ -159,16 +172,13 @@ class Pipeline {
 
 }  // namespace
 
-void encode_documents(const DocumentSource& source, const Tokenizer& tokenizer, int threads,
-                      TokenFileWriter& writer) {
-  SlowProgress progress("tokenising, MB");
-  int64_t bytes = 0;
-  Pipeline pipeline(tokenizer, threads, writer);
-  source.visit([&](const Document& document) {
-    pipeline.add(document);
-    bytes += static_cast<int64_t>(document.text.size());
-    progress.update(bytes);
-  });
+void encode_documents(const DocumentSource& source, const Tokenizer& tokenizer, const EncodeOptions& options,
+                      const EncodedSink& sink) {
+  const int threads = options.threads > 0
+                          ? options.threads
+                          : static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  Pipeline pipeline(tokenizer, options.special, threads, sink);
+  source.visit([&](const Document& document) { pipeline.add(document); });
   pipeline.finish();
 }
 

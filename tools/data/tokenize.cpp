@@ -2,8 +2,6 @@
 #include <nf/error.h>
 #include <unistd.h>
 
-#include <thread>
-
 #include "tools/data/cache.h"
 #include "tools/data/dataset.h"
 #include "tools/data/encode.h"
@@ -54,6 +52,18 @@ std::shared_ptr<const TokenFile> open_cached(const fs::path& path, uint64_t key)
   }
 }
 
+void write_tokens(const DocumentSource& source, const Tokenizer& tokenizer, int threads,
+                  TokenFileWriter& writer) {
+  SlowProgress progress("tokenising, MB");
+  int64_t bytes = 0;
+  encode_documents(source, tokenizer, {.threads = threads},
+                   [&](const Document& document, std::span<const int32_t> ids) {
+                     writer.add(ids, document.more);
+                     bytes += static_cast<int64_t>(document.text.size());
+                     progress.update(bytes);
+                   });
+}
+
 }  // namespace
 
 TokenDataset tokenize(const DocumentSource& source, const Tokenizer& tokenizer,
@@ -66,16 +76,13 @@ TokenDataset tokenize(const DocumentSource& source, const Tokenizer& tokenizer,
   if (auto file = open_cached(path, key)) return TokenDataset(std::move(file));
 
   const int64_t limit = cache_limit(*folder);  // before the work: an error in it is told at once
-  const int threads = options.threads > 0
-                          ? options.threads
-                          : static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
   std::shared_ptr<const TokenFile> file;
   make_once(
       path, [&] { return (file = open_cached(path, key)) != nullptr; },
       [&] { fmt::print(stderr, "another process is tokenising the same text; waiting for it\n"); },
       [&](const fs::path& partial) {
         TokenFileWriter writer(partial, key, tokenizer.vocab_size(), frame);
-        encode_documents(source, tokenizer, threads, writer);
+        write_tokens(source, tokenizer, options.threads, writer);
         require(writer.documents() > 0, "data: there is no text in {}", source.description());
         writer.finish();
       });

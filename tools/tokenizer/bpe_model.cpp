@@ -21,21 +21,16 @@ constexpr size_t index(uint8_t left, uint8_t right) { return size_t{left} * 256 
 
 BpeModel::BpeModel(BpeParts parts) : parts_(std::move(parts)) {
   byte_ids_.fill(-1);
-  ids_.reserve(parts_.tokens.size());
+  ids_ = TokenTable(parts_.tokens.size());
   for (size_t i = 0; i < parts_.tokens.size(); ++i) {
     const std::string& token = parts_.tokens[i];
     if (token.empty()) continue;
-    ids_.emplace(token, static_cast<int32_t>(i));
+    ids_.add(token, static_cast<int32_t>(i));
     longest_token_ = std::max(longest_token_, token.size());
     if (token.size() == 1) byte_ids_[static_cast<uint8_t>(token[0])] = static_cast<int32_t>(i);
   }
   add_merges();
   add_seams();
-}
-
-std::optional<int32_t> BpeModel::find(std::string_view token) const {
-  const auto found = ids_.find(token);
-  return found == ids_.end() ? std::nullopt : std::optional(found->second);
 }
 
 void BpeModel::add_merges() {
@@ -53,14 +48,12 @@ void BpeModel::add_merges() {
       return parts_.tokens[static_cast<size_t>(id)];
     };
     joined.assign(token(merge.left)).append(token(merge.right));
-    const auto found = ids_.find(joined);
-    require(found != ids_.end(), "merge {} gives '{}', which is not in the vocabulary", rank,
-            printable(joined));
+    const std::optional<int32_t> found = ids_.find(joined);
+    if (!found) fail("merge {} gives '{}', which is not in the vocabulary", rank, printable(joined));
     const uint64_t pair = key(merge.left, merge.right);
     size_t at = (pair * 0x9E3779B97F4A7C15ULL) >> shift_;
     while (slots_[at].pair != UINT64_MAX && slots_[at].pair != pair) at = (at + 1) & mask_;
-    slots_[at] = {pair,
-                  {static_cast<uint32_t>(rank), found->second}};  // of a pair that comes twice, the last
+    slots_[at] = {pair, {static_cast<uint32_t>(rank), *found}};  // of a pair that comes twice, the last
   }
 }
 
@@ -126,8 +119,8 @@ void BpeModel::encode_long(std::string_view word, Cache& cache, std::vector<int3
 
 void BpeModel::encode_anew(std::string_view word, std::vector<int32_t>& ids) const {
   if (parts_.ignore_merges && word.size() <= longest_token_) {
-    if (const auto found = ids_.find(word); found != ids_.end()) {
-      ids.push_back(found->second);
+    if (const auto found = ids_.find(word)) {
+      ids.push_back(*found);
       return;
     }
   }
@@ -147,8 +140,7 @@ void BpeModel::add_symbols(std::string_view word, std::vector<int32_t>& ids) con
     at += length;
     int32_t id = byte_ids_[static_cast<uint8_t>(symbol[0])];
     if (length > 1) {
-      const auto found = ids_.find(symbol);
-      id = found == ids_.end() ? -1 : found->second;
+      id = ids_.find(symbol).value_or(-1);
     }
     const bool known = id >= 0 || !parts_.byte_fallback.empty();
     if (id >= 0) {

@@ -12,8 +12,9 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
+
+#include "tools/tokenizer/token_table.h"
 
 namespace nf {
 
@@ -44,7 +45,7 @@ class BpeModel {
   const BpeParts& parts() const { return parts_; }
 
   // The id of exactly these bytes, where it is a token of the model.
-  std::optional<int32_t> find(std::string_view token) const;
+  std::optional<int32_t> find(std::string_view token) const { return ids_.find(token); }
 
   // Words that were encoded before, with their ids: most of a text is a few thousand words. Of a fixed size;
   // a word that comes later takes the place of an earlier one. Belongs to one thread and one model.
@@ -102,8 +103,8 @@ class BpeModel {
   void merge_long(std::vector<int32_t>& ids, size_t from) const;
 
   BpeParts parts_;
-  std::unordered_map<std::string_view, int32_t> ids_;  // views of parts_.tokens
-  std::array<int32_t, 256> byte_ids_;                  // tokens of one byte, -1: none
+  TokenTable ids_;                     // views of parts_.tokens
+  std::array<int32_t, 256> byte_ids_;  // tokens of one byte, -1: none
   std::vector<Slot> slots_;
   size_t mask_ = 0;
   int shift_ = 0;

@@ -7,7 +7,9 @@
 #include <nlohmann/json.hpp>
 
 #include "tools/tokenizer/byte_letters.h"
+#include "tools/tokenizer/hugging_face_json.h"
 #include "tools/tokenizer/hugging_face_parts.h"
+#include "tools/tokenizer/token_table.h"
 
 namespace nf::hugging_face {
 namespace {
@@ -26,61 +28,88 @@ constexpr std::string_view kEndNames[] = {"<|endoftext|>",
                                           "<\xEF\xBD\x9C"
                                           "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"};
 
-int32_t id_of(const Json& value, const std::string& what) {
-  require(value.is_number_integer() && value >= 0 && value < kMostTokens,
-          "{} must be a whole number from 0 to {}, not {}", what, kMostTokens - 1, printable(value.dump()));
-  return value.get<int32_t>();
+// A file holds hundreds of thousands of tokens and merges: what an error would say about one of them is put
+// together when there is an error.
+
+using Element = TokenizerJson::Element;
+
+std::optional<int32_t> valid_id(int64_t id) {
+  return id >= 0 && id < kMostTokens ? std::optional(static_cast<int32_t>(id)) : std::nullopt;
+}
+
+[[noreturn]] void fail_id(std::string_view what, std::string_view value) {
+  fail("{} must be a whole number from 0 to {}, not {}", what, kMostTokens - 1, printable(value));
+}
+
+int32_t id_of(const Json& value, std::string_view what) {
+  const auto id = value.is_number_integer() ? valid_id(value.get<int64_t>()) : std::nullopt;
+  if (!id) fail_id(what, value.dump());
+  return *id;
 }
 
 struct Vocabulary {
   std::vector<std::string> names;  // by id; empty: a hole
-  std::unordered_map<std::string, int32_t> ids;
+  TokenTable ids;                  // of names in the file's JSON
 
-  int32_t at(const std::string& name, std::string_view what) const {
-    const auto found = ids.find(name);
-    require(found != ids.end(), "{}: '{}' is not in the vocabulary", what, printable(name));
-    return found->second;
+  int32_t at(std::string_view name, std::string_view what) const {
+    if (const auto id = ids.find(name)) return *id;
+    fail("{}: '{}' is not in the vocabulary", what, printable(name));
   }
 };
 
-Vocabulary read_vocabulary(const Json& json) {
-  require(json.is_object() && !json.empty(), "model.vocab must be an object of tokens and ids");
+Vocabulary read_vocabulary(const std::optional<Element>& json) {
+  simdjson::dom::object entries;
+  require(json && json->get(entries) == simdjson::SUCCESS && entries.begin() != entries.end(),
+          "model.vocab must be an object of tokens and ids");
   Vocabulary vocabulary;
-  vocabulary.ids.reserve(json.size());
-  for (const auto& [name, value] : json.items()) {
-    const auto id =
-        static_cast<size_t>(id_of(value, fmt::format("model.vocab: the id of '{}'", printable(name))));
+  const auto expected = static_cast<size_t>(std::distance(entries.begin(), entries.end()));
+  vocabulary.ids = TokenTable(expected);
+  vocabulary.names.reserve(expected);
+  for (const auto& [name, value] : entries) {
+    int64_t number = -1;
+    const auto found = value.get(number) == simdjson::SUCCESS ? valid_id(number) : std::nullopt;
+    if (!found) fail_id(fmt::format("model.vocab: the id of '{}'", printable(name)), simdjson::minify(value));
     require(!name.empty(), "model.vocab: a token is empty");
+    const auto id = static_cast<size_t>(*found);
     if (vocabulary.names.size() <= id) vocabulary.names.resize(id + 1);
-    require(vocabulary.names[id].empty(), "model.vocab: id {} is '{}' and '{}'", id,
-            printable(vocabulary.names[id]), printable(name));
+    if (!vocabulary.names[id].empty())
+      fail("model.vocab: id {} is '{}' and '{}'", id, printable(vocabulary.names[id]), printable(name));
     vocabulary.names[id] = name;
-    vocabulary.ids.emplace(name, static_cast<int32_t>(id));
+    if (!vocabulary.ids.add(name, *found))
+      fail("model.vocab: '{}' is given twice; keep one of them", printable(name));
   }
   return vocabulary;
 }
 
-std::vector<BpeMerge> read_merges(const Json& json, const Vocabulary& vocabulary) {
-  require(json.is_array(), "model.merges must be a list");
+// The two tokens of a merge: "left right", or ["left", "right"].
+std::pair<std::string_view, std::string_view> merge_names(const Element& entry, size_t number) {
+  std::string_view text;
+  if (entry.get(text) == simdjson::SUCCESS) {
+    const size_t space = text.find(' ');
+    if (space == std::string_view::npos || text.find(' ', space + 1) != std::string_view::npos)
+      fail("model.merges: entry {}: '{}' is not two tokens with a blank between them", number,
+           printable(text));
+    return {text.substr(0, space), text.substr(space + 1)};
+  }
+  simdjson::dom::array pair;
+  std::string_view left, right;
+  require(entry.get(pair) == simdjson::SUCCESS && pair.size() == 2 &&
+              pair.at(0).get(left) == simdjson::SUCCESS && pair.at(1).get(right) == simdjson::SUCCESS,
+          "model.merges: entry {}: neither a text nor a pair of texts", number);
+  return {left, right};
+}
+
+std::vector<BpeMerge> read_merges(const std::optional<Element>& json, const Vocabulary& vocabulary) {
+  simdjson::dom::array entries;
+  require(json && json->get(entries) == simdjson::SUCCESS, "model.merges must be a list");
   std::vector<BpeMerge> merges;
-  merges.reserve(json.size());
-  for (const Json& entry : json) {
-    const std::string what = fmt::format("model.merges: entry {}", merges.size());
-    std::string left, right;
-    if (entry.is_string()) {
-      const auto& text = entry.get_ref<const std::string&>();
-      const size_t space = text.find(' ');
-      require(space != std::string::npos && text.find(' ', space + 1) == std::string::npos,
-              "{}: '{}' is not two tokens with a blank between them", what, printable(text));
-      left = text.substr(0, space);
-      right = text.substr(space + 1);
-    } else {
-      require(entry.is_array() && entry.size() == 2 && entry[0].is_string() && entry[1].is_string(),
-              "{}: neither a text nor a pair of texts", what);
-      left = entry[0].get<std::string>();
-      right = entry[1].get<std::string>();
-    }
-    merges.push_back({vocabulary.at(left, what), vocabulary.at(right, what)});
+  for (const Element& entry : entries) {
+    const auto id = [&](std::string_view name) {
+      const auto found = vocabulary.ids.find(name);
+      return found ? *found : vocabulary.at(name, fmt::format("model.merges: entry {}", merges.size()));
+    };
+    const auto [left, right] = merge_names(entry, merges.size());
+    merges.push_back({id(left), id(right)});
   }
   return merges;
 }
@@ -92,8 +121,8 @@ std::vector<int32_t> read_byte_fallback(const Vocabulary& vocabulary) {
   return ids;
 }
 
-BpeParts read_model(const Json& json, const Vocabulary& vocabulary, bool bytes) {
-  const Object model(json, "model");
+BpeParts read_model(const TokenizerJson& json, const Vocabulary& vocabulary, bool bytes) {
+  const Object model(json.rest()["model"], "model");
   require(model.text_or("type", "BPE") == "BPE", "model type {} is not supported",
           printable(model.text_or("type", "")));
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"})
@@ -105,7 +134,7 @@ BpeParts read_model(const Json& json, const Vocabulary& vocabulary, bool bytes) 
   parts.bytes = bytes;
   for (const std::string& name : vocabulary.names)
     parts.tokens.push_back(bytes ? from_byte_letters(name).value_or("") : name);
-  parts.merges = read_merges(model.value("merges"), vocabulary);
+  parts.merges = read_merges(json.merges(), vocabulary);
   parts.ignore_merges = model.flag("ignore_merges");
   parts.fuse_unknown = model.flag("fuse_unk");
   if (model.flag("byte_fallback")) parts.byte_fallback = read_byte_fallback(vocabulary);
@@ -131,12 +160,11 @@ std::vector<AddedToken> read_added_tokens(const Json& json, Vocabulary& vocabula
     const auto id = static_cast<size_t>(token.id);
     if (vocabulary.names.size() <= id) vocabulary.names.resize(id + 1);
     std::string& name = vocabulary.names[id];
-    const auto known = vocabulary.ids.find(token.content);
-    require((name.empty() || name == token.content) &&
-                (known == vocabulary.ids.end() || known->second == token.id),
+    const std::optional<int32_t> known = vocabulary.ids.find(token.content);
+    require((name.empty() || name == token.content) && (!known || *known == token.id),
             "{}: '{}' has id {}, elsewhere in the file that is not so", what, printable(token.content), id);
     name = token.content;
-    vocabulary.ids.emplace(token.content, token.id);
+    vocabulary.ids.add(entry["content"].get_ref<const std::string&>(), token.id);
     tokens.push_back(std::move(token));
   }
   return tokens;
@@ -149,8 +177,8 @@ std::optional<int32_t> end_by_name(const std::vector<AddedToken>& tokens) {
   return std::nullopt;
 }
 
-BpeTokenizerParts read_parts(const Json& json) {
-  const Object file(json, "");
+BpeTokenizerParts read_parts(const TokenizerJson& json) {
+  const Object file(json.rest(), "");
   require(file.text_or("version", "1.0") == "1.0", "version {} is not supported",
           printable(file.text_or("version", "")));
   require(file.value("truncation").is_null(), "truncation is not supported: make it null");
@@ -158,8 +186,8 @@ BpeTokenizerParts read_parts(const Json& json) {
   BpeTokenizerParts parts;
   const bool bytes = read_pre_tokenizer(file.value("pre_tokenizer"), parts.pre_tokenizer);
   read_normalizer(file.value("normalizer"), parts.normalizer);
-  Vocabulary vocabulary = read_vocabulary(Object(file.value("model"), "model").value("vocab"));
-  parts.model = read_model(file.value("model"), vocabulary, bytes);
+  Vocabulary vocabulary = read_vocabulary(json.vocab());
+  parts.model = read_model(json, vocabulary, bytes);
   parts.added = read_added_tokens(file.value("added_tokens"), vocabulary);
 
   const Template form = read_post_processor(file.value("post_processor"));
@@ -196,8 +224,9 @@ BpeTokenizerParts read_parts(const Json& json) {
 
 namespace nf {
 
-std::unique_ptr<BpeTokenizer> parse_hugging_face(const nlohmann::json& json, std::string text,
-                                                 const std::string& source) {
+std::unique_ptr<BpeTokenizer> parse_hugging_face(std::string text, const std::string& source) {
+  const hugging_face::TokenizerJson json(text, source);
+  if (!json.is_object() || !json.rest().contains("model")) return nullptr;
   try {
     BpeTokenizerParts parts = hugging_face::read_parts(json);
     parts.json = std::move(text);

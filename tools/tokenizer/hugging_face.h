@@ -16,16 +16,14 @@
 #pragma once
 
 #include <memory>
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "tools/tokenizer/bpe_tokenizer.h"
 
 namespace nf {
 
-// `text` is the file, `json` what it holds: an object that has passed check_json(). Throws Error
-// "tokenizer: SOURCE: …".
-std::unique_ptr<BpeTokenizer> parse_hugging_face(const nlohmann::json& json, std::string text,
-                                                 const std::string& source);
+// `text` is the file. Null when it holds no model: it is another kind of tokenizer then. Throws Error
+// "SOURCE: …" for what is no JSON, and "tokenizer: SOURCE: …".
+std::unique_ptr<BpeTokenizer> parse_hugging_face(std::string text, const std::string& source);
 
 }  // namespace nf

@@ -84,11 +84,10 @@ std::unique_ptr<Tokenizer> load_tokenizer(const fs::path& path) {
   std::error_code ignored;
   const fs::path file = fs::is_directory(path, ignored) ? path / kFileName : path;
   require(fs::is_regular_file(file, ignored), "tokenizer: there is no file {}", file.string());
-  std::string text = read_file(file, kMaxBytes);
-  check_json(text, file.string());
+  const std::string text = read_file(file, kMaxBytes);
+  if (auto tokenizer = parse_hugging_face(text, file.string())) return tokenizer;
   const Json json = Json::parse(text);
   require(json.is_object(), "tokenizer: {}: not a JSON object", file.string());
-  if (json.contains("model")) return parse_hugging_face(json, std::move(text), file.string());
   const Json kind = json.value("kind", Json());
   require(json.value("format", Json()) == "nanoformer-tokenizer" && json.value("version", Json()) == 1,
           "tokenizer: {}: neither a tokenizer of ours (\"format\": \"nanoformer-tokenizer\", \"version\": 1) "

@@ -256,9 +256,8 @@ std::unique_ptr<BpeTokenizer> train_bpe(const WordCounter& counter, const TrainB
     merges.push_back(*merge);
     if (progress) progress(static_cast<int32_t>(tokens.size()));
   }
-  std::string file = file_of(counter.pattern(), tokens, merges, options.special);
-  const nlohmann::json json = nlohmann::json::parse(file);
-  return parse_hugging_face(json, std::move(file), "the trained tokenizer");
+  return parse_hugging_face(file_of(counter.pattern(), tokens, merges, options.special),
+                            "the trained tokenizer");
 }
 
 }  // namespace nf

@@ -1,34 +1,14 @@
-// Many documents through a tokenizer, with several threads; and what there is to know about the result.
+// What there is to know about the tokens of a text.
 #pragma once
 
 #include <cstdint>
 #include <functional>
-#include <span>
 #include <string>
 #include <vector>
 
-#include "tools/data/source.h"
-#include "tools/tokenizer/tokenizer.h"
+#include "tools/data/encode.h"
 
 namespace nf {
-
-struct EncodeOptions {
-  int threads = 0;       // 0: all cores
-  bool special = false;  // spellings of special tokens become these; see Tokenizer::encode_special()
-};
-
-// A document, or a piece of a long one; see Document.
-struct EncodedDocument {
-  std::string text, origin;
-  std::vector<int32_t> ids;
-  bool more = false;  // the document goes on in the next
-};
-
-// Encodes every document and hands them over in the order of the source, from one thread. Holds some
-// megabytes of text at a time, or the largest document. Throws what reading and encoding throw, with the
-// document's origin.
-void encode_documents(const DocumentSource& source, const Tokenizer& tokenizer, const EncodeOptions& options,
-                      const std::function<void(const EncodedDocument&)>& sink);
 
 // What tokens a text becomes.
 struct TokenStats {
