@@ -138,7 +138,8 @@ void RunReport::begin(const TrainingSession& session, const TrainingData& data, 
   print(fmt::format("memory  {} state + {} arena = {}\n", format_bytes(state), format_bytes(arena),
                     format_bytes(state + arena)));
   print(fmt::format(
-      "run     {}: {} of {} tokens, {:.3g} passes over the text; {} with lr {:.4g}, {} on {}\n", run_.string(),
+      "run     {}: {} of {} tokens, {:.3g} passes over the text; {} with lr {:.4g}, {} on {}\n",
+      run_.string(),
       resumed_ ? fmt::format("steps {} to {}", first_step_ + 1, total_) : counted(total_, "step"), batch,
       static_cast<double>(total_ * batch) / static_cast<double>(std::max<int64_t>(1, data.stats.tokens)),
       name(settings_.optimizer), settings_.lr, name(settings_.dtype), counted(settings_.threads, "thread")));
