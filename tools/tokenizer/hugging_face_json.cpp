@@ -19,28 +19,26 @@ TokenizerJson::TokenizerJson(const std::string& text, const std::string& source)
     check_json(text, source);  // says where
     fail("{}: not valid JSON, {}", source, simdjson::error_message(error));
   }
-  rest_ = copy(document, "", 0);
+  rest_ = copy(document, 0, false);
 }
 
-Json TokenizerJson::copy(const Element& element, std::string_view path, int depth) {
+Json TokenizerJson::copy(const Element& element, int depth, bool is_model) {
   require(depth <= kMaxDepth, "{}: JSON nested deeper than {} levels", source_, kMaxDepth);
   switch (element.type()) {
     case Type::ARRAY: {
       Json list = Json::array();
-      for (const Element& entry : simdjson::dom::array(element)) list.push_back(copy(entry, "[]", depth + 1));
+      for (const Element& entry : simdjson::dom::array(element))
+        list.push_back(copy(entry, depth + 1, false));
       return list;
     }
     case Type::OBJECT: {
       Json object = Json::object();
       for (const auto& [key, value] : simdjson::dom::object(element)) {
-        const bool in_model = path == "model", is_vocab = in_model && key == "vocab";
-        const bool apart = is_vocab || (in_model && key == "merges");
-        const std::string_view inner = depth == 0 ? key : "[]";
-        const bool is_new =
-            object.emplace(std::string(key), apart ? Json() : copy(value, inner, depth + 1)).second;
-        if (!is_new)
+        const bool apart = is_model && (key == "vocab" || key == "merges");
+        if (apart) (key == "vocab" ? vocab_ : merges_) = value;
+        Json inner = apart ? Json() : copy(value, depth + 1, depth == 0 && key == "model");
+        if (!object.emplace(std::string(key), std::move(inner)).second)
           fail("{}: key '{}' is given twice in one object; keep one of them", source_, printable(key));
-        if (apart) (is_vocab ? vocab_ : merges_) = value;
       }
       return object;
     }

@@ -7,7 +7,6 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
-#include <string_view>
 
 namespace nf::hugging_face {
 
@@ -26,7 +25,7 @@ class TokenizerJson {
   const std::optional<Element>& merges() const { return merges_; }
 
  private:
-  nlohmann::json copy(const Element& element, std::string_view path, int depth);
+  nlohmann::json copy(const Element& element, int depth, bool is_model);
 
   std::string source_;
   simdjson::dom::parser parser_;
