@@ -289,17 +289,14 @@ constexpr auto kKeyNames = [] {
   return names;
 }();
 
-constexpr auto kTrainingKeys =
-    std::to_array<std::string_view>({"data",         "text_field",     "val_fraction", "tokenizer",
-                                     "batch_mode",   "batch_size",     "grad_accum",   "seq_len",
-                                     "steps",        "epochs",         "optimizer",    "lr",
-                                     "weight_decay", "beta1",          "beta2",        "eps",
-                                     "momentum",     "nesterov",       "muon_scaling", "clip",
-                                     "ema",          "schedule",       "warmup_steps", "warmup_ratio",
-                                     "min_lr_ratio", "decay_fraction", "decay_shape",  "dtype",
-                                     "device",       "threads",        "seed",         "out",
-                                     "run_name",     "eval_every",     "eval_batches", "save_every",
-                                     "keep",         "track",          "init_from"});
+constexpr auto kTrainingKeys = std::to_array<std::string_view>(
+    {"data",         "text_field",   "subset",       "split",          "val_fraction", "tokenizer",
+     "batch_mode",   "batch_size",   "grad_accum",   "seq_len",        "steps",        "epochs",
+     "optimizer",    "lr",           "weight_decay", "beta1",          "beta2",        "eps",
+     "momentum",     "nesterov",     "muon_scaling", "clip",           "ema",          "schedule",
+     "warmup_steps", "warmup_ratio", "min_lr_ratio", "decay_fraction", "decay_shape",  "dtype",
+     "device",       "threads",      "seed",         "split_seed",     "out",          "run_name",
+     "eval_every",   "eval_batches", "save_every",   "keep",           "track",        "init_from"});
 
 // Other spellings of our keys: upstream's, and older ones of Hugging Face.
 struct Alias {

@@ -26,8 +26,8 @@ constexpr auto kModelSpellings =
                                      "rope_head_dim", "logits_scaling", "attention_multiplier"});
 
 // Training keys whose value is text even when it looks like a number.
-constexpr auto kTextKeys =
-    std::to_array<std::string_view>({"data", "text_field", "out", "run_name", "init_from"});
+constexpr auto kTextKeys = std::to_array<std::string_view>(
+    {"data", "text_field", "subset", "split", "out", "run_name", "init_from"});
 
 // Training keys whose right values depend on the optimizer.
 constexpr auto kOptimizerKeys = std::to_array<std::string_view>(

@@ -205,6 +205,12 @@ TEST_CASE("settings: every flag reaches its setting") {
                                  "pad",
                                  "--text-field",
                                  "7",
+                                 "--subset",
+                                 "8",
+                                 "--split",
+                                 "test",
+                                 "--split-seed",
+                                 "9",
                                  "--val-fraction",
                                  "0.25",
                                  "--tokenizer",
@@ -244,6 +250,9 @@ TEST_CASE("settings: every flag reaches its setting") {
   CHECK(s.keep == 7);
   CHECK(s.batch_mode == BatchMode::pad);
   CHECK(s.text_field == "7");
+  CHECK(s.subset == "8");
+  CHECK(s.split == "test");
+  CHECK(s.split_seed == 9);
   CHECK(s.val_fraction == 0.25);
   CHECK(s.tokenizer == "char");
   CHECK(s.profile);
