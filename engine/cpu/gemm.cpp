@@ -339,11 +339,10 @@ void run_blocks(const Chunk& first, int64_t items, int32_t* workspace) {
 
 // A task is some columns of one product of the batch.
 void run_thin(const GemmArgs& args, const Cut& cut) {
-  constexpr int64_t kColumns = 16;  // that a kernel takes at once
-  const int64_t groups = ceil_div(args.n, kColumns), parts = std::min<int64_t>(groups, 8 * cut.threads);
+  const int64_t groups = ceil_div(args.n, kThinColumns), parts = std::min<int64_t>(groups, 8 * cut.threads);
   parallel_for(cut.threads, args.batch * parts, [&](int64_t task) {
-    const int64_t item = task / parts, first = part_begin(groups, parts, task % parts) * kColumns;
-    const int64_t last = std::min(args.n, part_begin(groups, parts, task % parts + 1) * kColumns);
+    const int64_t item = task / parts, first = part_begin(groups, parts, task % parts) * kThinColumns;
+    const int64_t last = std::min(args.n, part_begin(groups, parts, task % parts + 1) * kThinColumns);
     ThinArgs part;
     part.a = element(args.a, item * args.a_batch_stride);
     part.a_row_bytes = args.a.row_stride * size_of(args.a.dtype);

@@ -245,7 +245,8 @@ constexpr void (*kThin)(int rows, const ThinArgs& args) = nullptr;
 
 using Units = hn::RebindToUnsigned<Wide>;  // of b: one f32, or two bf16 that are neighbours along k
 
-constexpr int kThinVectors = std::max(1, 16 / kLanes), kThinColumns = kThinVectors * kLanes, kQuad = 4;
+constexpr int kThinVectors = static_cast<int>(kThinColumns) / kLanes, kQuad = 4;
+static_assert(kThinVectors * kLanes == kThinColumns);
 
 // Four units of every fourth column.
 template <class D>
@@ -318,9 +319,15 @@ HWY_INLINE void add_columns(const char* b, int64_t column_bytes, int64_t columns
   for (; k < end; k += kElements) {
     HWY_ALIGN uint32_t edge[kThinColumns * kQuad];
     const int64_t count = std::min(kElements, end - k), size = sizeof(T);
-    copy_quads(b + k * size, column_bytes, std::min<int64_t>(columns, kThinColumns), count * size, edge);
+    copy_quads(b + k * size, column_bytes, std::min(columns, kThinColumns), count * size, edge);
     add_quad<kThinRows, T>(reinterpret_cast<const char*>(edge), kQuadBytes, a, k - begin, count, sums);
   }
+}
+
+HWY_INLINE void widen(const bf16* from, int64_t count, float* to) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) hn::Store(load(Wide(), from + i), Wide(), to + i);
+  for (; i < count; ++i) to[i] = load_one(from + i);
 }
 
 template <int kThinRows, typename T>
@@ -336,8 +343,7 @@ void thin_of(const ThinArgs& s) {
       const char* const from = static_cast<const char*>(s.a) + row * s.a_row_bytes;
       a[row] = s.a_dtype == DType::f32 ? reinterpret_cast<const float*>(from) + begin : widened[row];
       if (s.a_dtype == DType::bf16)
-        for (int64_t k = begin; k < end; ++k)
-          widened[row][k - begin] = load_one(reinterpret_cast<const bf16*>(from) + k);
+        widen(reinterpret_cast<const bf16*>(from) + begin, end - begin, widened[row]);
     }
   };
   for (int64_t j = 0; j < s.columns; j += kThinColumns) {

@@ -77,7 +77,8 @@ void in_row_groups(const PanelSource& source, const Panels& panels, int64_t firs
 }
 
 constexpr int kMaxThinRows = 4;
-constexpr int64_t kMaxSteps = 1024;  // of k in a block: a panel of b, 32 columns wide, takes 128 KiB
+constexpr int64_t kThinColumns = 16;  // that a kernel takes at once where there are few rows
+constexpr int64_t kMaxSteps = 1024;   // of k in a block: a panel of b, 32 columns wide, takes 128 KiB
 
 enum class TileStore : uint8_t { set_f32, add_f32, set_bf16 };
 

@@ -30,7 +30,7 @@ class LoopAssembler : private VectorCode {
 
   static constexpr int kMostVectors = 32, kFree = -1, kTemporary = -2, kReserved = -3;
   // Tables before the constants. AVX-512: 0 to 15, as bytes; the places of the upper halves of lanes, as
-  // words. AVX2: 0 to 7; as many lanes of ones as of zeros, of which a part is a mask.
+  // words. AVX2: 0 to 7 and more, as bytes; as many lanes of ones as of zeros, of which a part is a mask.
   const int32_t ramp_at_ = avx512_ ? -16 : -32, upper_at_ = -80, ones_at_ = -96;
   const int per_reduction_ = static_cast<int>(kReduceLanes) / lanes_;  // vectors
 

@@ -60,8 +60,8 @@ class VectorCode : protected Xbyak::CodeGenerator {
   virtual Source constant(uint32_t bits) = 0;
   Source constant(float value);
 
-  // A choice of lanes: of AVX-512 a mask register, which lasts until the next comparison of its number; of
-  // AVX2 a temporary.
+  // A choice of lanes: of AVX-512 a mask register, which lasts until the next comparison of its number
+  // (`lanes` means nothing then); of AVX2 a temporary.
   struct Mask {
     Xbyak::Opmask opmask;
     Vector lanes;
@@ -86,7 +86,8 @@ class VectorCode : protected Xbyak::CodeGenerator {
   void round_to_whole(const Vector& y, const Vector& x);              // ties to even
   void scale(const Vector& y, const Vector& x, const Vector& whole);  // x 2^whole, which is used up
   void broadcast_integer(const Vector& y, const Xbyak::Reg32& x);
-  // bf16 in the upper half of each lane, to nearest even, a NaN a quiet one; the lower half is anything.
+  // bf16 in the upper half of each lane, to nearest even, a NaN a quiet one; the lower half is anything. y is
+  // not x.
   void round_to_bf16(const Vector& y, const Vector& x);
 };
 
