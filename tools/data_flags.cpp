@@ -1,6 +1,20 @@
 #include "tools/data_flags.h"
 
+#include <fmt/format.h>
+
+#include <cstdio>
+
 namespace nf {
+
+std::unique_ptr<DocumentSource> Texts::open() const {
+  auto source = open_documents(paths, options);
+  static std::string said;  // once, however many runs of a comparison open the same texts
+  if (const std::string note = source->left_out(); !note.empty() && note != said) {
+    fmt::print(stderr, "{}\n", note);
+    said = note;
+  }
+  return source;
+}
 
 void data_flags(FlagTable& flags, Texts& texts) {
   SourceOptions& o = texts.options;

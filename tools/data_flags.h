@@ -16,7 +16,7 @@ struct Texts {
   SourceOptions options;
 
   bool empty() const { return paths.empty(); }
-  std::unique_ptr<DocumentSource> open() const { return open_documents(paths, options); }
+  std::unique_ptr<DocumentSource> open() const;  // says on standard error what is left out
 };
 
 // --data, --text-field, --subset, --split.

@@ -22,6 +22,20 @@ std::vector<std::string> texts(const std::vector<std::string>& paths, const Sour
 
 using Texts = std::vector<std::string>;
 
+TEST_CASE("documents: files that are left out of a folder are named") {
+  const Folder folder;
+  folder.write("a.txt", "one");
+  folder.write("jokes", "two\n%\nthree\n");
+  folder.write("jokes.dat", "an index");
+  CHECK(open_documents({folder.path.string()})->left_out().empty());
+  const std::string letter = folder.write("letter.odt", "four");
+  const std::string said = open_documents({folder.path.string()})->left_out();
+  CHECK(said.find("data: left out " + letter + ", whose names") == 0);
+  folder.write("settings.json", "{}");
+  CHECK(open_documents({folder.path.string()})->left_out().find(letter + " and 1 more") != std::string::npos);
+  CHECK(open_documents({letter})->left_out().empty());
+}
+
 }  // namespace
 
 TEST_CASE("source: a text file is one document, byte for byte") {
@@ -261,8 +275,9 @@ TEST_CASE("source: paths that give nothing") {
   CHECK_THROWS_AS(open_documents({}), Error);
   CHECK_THROWS_WITH_AS(open_documents({root + "/no.txt"}), doctest::Contains("no.txt does not exist"), Error);
   CHECK_THROWS_WITH_AS(open_documents({root + "/*.txt"}), doctest::Contains("no file matches"), Error);
-  CHECK_THROWS_WITH_AS(open_documents({root}),
-                       doctest::Contains("no .txt, .jsonl, .parquet or fortune file in"), Error);
+  CHECK_THROWS_WITH_AS(
+      open_documents({root}),
+      doctest::Contains("no .txt, .jsonl, .ndjson, .parquet (also .gz, .zst) or fortune file in"), Error);
   CHECK_THROWS_WITH_AS(open_documents({"/dev/null"}), doctest::Contains("neither a file nor a folder"),
                        Error);
   if (::geteuid() != 0) {  // root may read everything

@@ -44,6 +44,12 @@ std::optional<DocumentFormat> detect_format(const FoundFile& file) {
   return std::nullopt;
 }
 
+// FILE.dat, which says where the entries of FILE begin.
+bool is_fortune_index(const fs::path& path) {
+  std::error_code ignored;
+  return path.extension() == ".dat" && fs::is_regular_file(fs::path(path).replace_extension(), ignored);
+}
+
 // XXH3-64 of a file, which is read in blocks: a mapping would count as memory that the program uses.
 uint64_t hash_content(const fs::path& path, const std::function<void(int64_t)>& watch) {
   const std::unique_ptr<XXH3_state_t, decltype(&::XXH3_freeState)> state(::XXH3_createState(),
@@ -70,8 +76,8 @@ struct SourceFile {
 
 class FileSource final : public DocumentSource {
  public:
-  FileSource(std::vector<SourceFile> files, SourceOptions options)
-      : files_(std::move(files)), options_(std::move(options)) {}
+  FileSource(std::vector<SourceFile> files, std::vector<fs::path> left_out, SourceOptions options)
+      : files_(std::move(files)), left_out_(std::move(left_out)), options_(std::move(options)) {}
 
   void visit(const DocumentVisitor& visitor) const override {
     for (const SourceFile& file : files_) file.format->read(file.path, options_, visitor);
@@ -98,8 +104,18 @@ class FileSource final : public DocumentSource {
     return files_.size() == 1 ? first : fmt::format("{} files, {} …", files_.size(), first);
   }
 
+  std::string left_out() const override {
+    if (left_out_.empty()) return {};
+    const std::string others = left_out_.size() == 1 ? "" : fmt::format(" and {} more", left_out_.size() - 1);
+    return fmt::format(
+        "data: left out {}{}, whose names do not say that they hold texts; a file that is named "
+        "itself is read",
+        left_out_.front().string(), others);
+  }
+
  private:
   std::vector<SourceFile> files_;
+  std::vector<fs::path> left_out_;
   SourceOptions options_;
 };
 
@@ -127,12 +143,17 @@ std::unique_ptr<DocumentSource> open_documents(const std::vector<std::string>& p
                                                const SourceOptions& options) {
   require(!paths.empty(), "data: no path given; name files, folders or patterns");
   std::vector<SourceFile> files;
+  std::vector<fs::path> left_out;
   for (const FoundFile& file : find_files(paths, options.hub)) {
     const auto format = options.format == DocumentFormat::automatic ? detect_format(file) : options.format;
-    if (format) files.push_back({file.path, &entry_of(*format)});
+    if (format)
+      files.push_back({file.path, &entry_of(*format)});
+    else if (!is_fortune_index(file.path))
+      left_out.push_back(file.path);
   }
-  require(!files.empty(), "data: no .txt, .jsonl, .parquet or fortune file in {}", fmt::join(paths, ", "));
-  return std::make_unique<FileSource>(std::move(files), options);
+  require(!files.empty(), "data: no .txt, .jsonl, .ndjson, .parquet (also .gz, .zst) or fortune file in {}",
+          fmt::join(paths, ", "));
+  return std::make_unique<FileSource>(std::move(files), std::move(left_out), options);
 }
 
 }  // namespace nf

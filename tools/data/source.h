@@ -11,7 +11,7 @@
 //   fortune          entries separated by lines that hold only "%": a file beside which FILE.dat stands,
 //                    or one without an extension that has such a line in its first MiB
 //   .txt             one document per file
-//   anything else    skipped inside a folder or pattern; when named itself, text (or fortune, by its lines)
+//   anything else    left out inside a folder or pattern; when named itself, text (or fortune, by its lines)
 // Entries and files with no text at all are skipped. A byte order mark at the start of a file is dropped;
 // otherwise bytes are passed on as they are, line ends included. The line end before a fortune's "%" is not
 // part of the text.
@@ -63,6 +63,9 @@ class DocumentSource {
 
   // "3 files, corpus/a.txt …", for messages.
   virtual std::string description() const = 0;
+
+  // What to tell the user about files of folders that are not read; empty: there are none.
+  virtual std::string left_out() const { return {}; }
 };
 
 enum class DocumentFormat : uint8_t {

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "nf/error.h"
+#include "tools/data_flags.h"
 #include "tools/tokenizer/utf8.h"
 
 namespace nf {
@@ -48,9 +49,10 @@ std::shared_ptr<const Tokenizer> tokenizer_for(const TrainSettings& settings, co
 }  // namespace
 
 TrainingData load_training_data(const TrainSettings& settings, std::shared_ptr<const Tokenizer> tokenizer) {
-  const auto source = open_documents(
+  const Texts texts{
       settings.data,
-      {.hub = {.subset = settings.subset, .split = settings.split}, .text_field = settings.text_field});
+      {.hub = {.subset = settings.subset, .split = settings.split}, .text_field = settings.text_field}};
+  const auto source = texts.open();
   TrainingData data;
   data.tokenizer = tokenizer ? std::move(tokenizer) : tokenizer_for(settings, *source);
   const TokenDataset all = tokenize(*source, *data.tokenizer, {.threads = settings.threads});
