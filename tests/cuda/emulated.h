@@ -31,9 +31,19 @@ void nf_emulated_barrier();
 // Gives `bytes` (at most 16) of this lane to its warp; returns the 32 lanes' parts, 16 bytes apart, valid
 // until the warp's exchange after the next.
 const unsigned char* nf_emulated_exchange(const void* mine, unsigned bytes);
-void nf_emulated_copy(void* to, const void* from, bool valid);
+void nf_emulated_copy(void* to, const void* from, unsigned bytes, bool valid);  // at most 16
 void nf_emulated_commit();
 void nf_emulated_wait(int pending);
+void nf_emulated_multiply(float* sum, unsigned columns, const uint32_t* registers, uint64_t left,
+                          uint64_t right, bool right_by_rows, bool accumulate);
+void nf_emulated_fence_products();
+void nf_emulated_commit_products();
+void nf_emulated_wait_products(int pending);
+void nf_emulated_fence_shared();
+void nf_emulated_begin_phases(uint64_t* barrier, int arrivals);
+void nf_emulated_arrive(uint64_t* barrier, bool after_copies);
+void nf_emulated_wait_phase(const uint64_t* barrier, uint32_t parity);
+void nf_emulated_sync_threads(int barrier, int threads);
 uint16_t nf_emulated_to_f16(float x);
 float nf_emulated_from_f16(uint16_t bits);
 }
@@ -183,9 +193,42 @@ inline void load_matrices(uint32_t (&matrices)[4], const void* row) {
 inline void load_matrices_transposed(uint32_t (&matrices)[4], const void* row) {
   nf_emulated_load_matrices(matrices, row, true);
 }
-inline void copy_async(void* to, const void* from, bool valid) { nf_emulated_copy(to, from, valid); }
+inline void copy_async(void* to, const void* from, bool valid) { nf_emulated_copy(to, from, 16, valid); }
+inline void copy_word_async(void* to, const void* from, bool valid) { nf_emulated_copy(to, from, 4, valid); }
 inline void commit_copies() { nf_emulated_commit(); }
 template <int pending>
 void wait_copies() {
   nf_emulated_wait(pending);
 }
+
+// ---- warpgroup.cuh; addresses of shared memory are relative to the dynamic part
+
+inline uint32_t shared_address(const void* pointer) {
+  return uint32_t(static_cast<const unsigned char*>(pointer) - dynamic_shared());
+}
+template <auto b_major, int tiles>
+void multiply_async(float (&d)[tiles][4], uint64_t a, uint64_t b, bool accumulate) {
+  nf_emulated_multiply(&d[0][0], 8 * tiles, nullptr, a, b, int(b_major) != 0, accumulate);
+}
+template <auto b_major, int tiles>
+void multiply_async(float (&d)[tiles][4], const uint32_t (&a)[4], uint64_t b, bool accumulate) {
+  nf_emulated_multiply(&d[0][0], 8 * tiles, a, 0, b, int(b_major) != 0, accumulate);
+}
+inline void fence_products() { nf_emulated_fence_products(); }
+inline void commit_products() { nf_emulated_commit_products(); }
+template <int pending>
+void wait_products() {
+  nf_emulated_wait_products(pending);
+}
+inline void pin_register(float&) {}
+inline void pin_register(uint32_t&) {}
+inline void fence_shared_for_products() { nf_emulated_fence_shared(); }
+inline void begin_phases(uint64_t* barrier, int arrivals) { nf_emulated_begin_phases(barrier, arrivals); }
+inline void arrive(uint64_t* barrier) { nf_emulated_arrive(barrier, false); }
+inline void arrive_after_copies(uint64_t* barrier) { nf_emulated_arrive(barrier, true); }
+inline void wait_phase(uint64_t* barrier, uint32_t parity) { nf_emulated_wait_phase(barrier, parity); }
+inline void sync_threads(int barrier, int threads) { nf_emulated_sync_threads(barrier, threads); }
+template <int registers>
+void take_registers() {}
+template <int registers>
+void leave_registers() {}

@@ -6,9 +6,14 @@
 #include <array>
 #include <cstring>
 #include <deque>
+#include <memory>
+#include <new>
+#include <string>
+#include <utility>
 
 #include "nf/error.h"
 #include "tests/cuda/emulated.h"
+#include "tests/cuda/emulated_products.h"
 #undef threadIdx
 #undef blockIdx
 #undef blockDim
@@ -23,22 +28,58 @@ constexpr uint32_t kMaxSharedBytes = 227 << 10;  // of sm_90; sm_80 has 163 KiB
 
 struct Copy {
   void* to;
+  uint32_t count;
   std::array<unsigned char, 16> bytes;
 };
 
+// The state of a barrier of warpgroup.cuh.
+struct Phases {
+  uint16_t arrivals, missing;
+  uint32_t phase;
+
+  void arrive() {
+    if (--missing > 0) return;
+    missing = arrivals;
+    ++phase;
+  }
+};
+static_assert(sizeof(Phases) == sizeof(uint64_t));
+
+// Copies whose end is an arrival there.
+struct CopiesToArrive {
+  std::vector<Copy> copies;
+  Phases* barrier;
+};
+
 struct Fiber {
-  enum class State : uint8_t { ready, at_barrier, at_exchange, done } state = State::ready;
+  enum class State : uint8_t {
+    ready,
+    at_barrier,
+    at_exchange,
+    at_phase,
+    at_part_barrier,
+    done
+  } state = State::ready;
   EmulatedThread thread{};
   ucontext_t context{};
   std::unique_ptr<unsigned char[]> stack = std::make_unique<unsigned char[]>(kStackBytes);
   std::vector<Copy> open_copies;              // not in a group yet
   std::deque<std::vector<Copy>> groups = {};  // under way, oldest first
+  uint64_t known = 0;                         // shared memory written by then its products may read
+  const Phases* barrier = nullptr;            // at_phase: waits until the latest phase of `parity` is over
+  uint32_t parity = 0;
+  int part_barrier = 0;
+
+  bool can_go_on() const {
+    return state == State::ready || (state == State::at_phase && barrier->phase % 2 != parity);
+  }
 };
 
 struct Warp {
   uint32_t lanes = 0, waiting = 0;
   uint64_t turn = 0;
   alignas(16) std::array<std::array<unsigned char, size_t{16} * kWarp>, 2> parts{};
+  WarpProducts products = {};
 };
 
 class Block {
@@ -49,6 +90,11 @@ class Block {
     shared_.assign((shape.shared_bytes + 2048) / 4, 0xFFFFFFFFU);  // NaNs
     auto address = reinterpret_cast<uintptr_t>(shared_.data());
     address = (address + 1023) / 1024 * 1024;
+    memory_ = {reinterpret_cast<unsigned char*>(address),
+               std::vector<uint64_t>((shape.shared_bytes + 15) / 16)};
+    clock_ = 0;
+    copies_.clear();
+    part_barriers_ = {};
     while (fibers_.size() < shape.threads) fibers_.push_back(std::make_unique<Fiber>());
     count_ = alive_ = shape.threads;
     waiting_ = 0;
@@ -63,6 +109,7 @@ class Block {
                       reinterpret_cast<unsigned char*>(address)};
       fiber.open_copies.clear();
       fiber.groups.clear();
+      fiber.known = 0;
       ++warps_[i / kWarp].lanes;
       getcontext(&fiber.context);
       fiber.context.uc_stack.ss_sp = fiber.stack.get();
@@ -74,6 +121,10 @@ class Block {
   }
 
   Fiber& current() { return *fibers_[current_]; }
+  Warp& warp() { return warps_[current_ / kWarp]; }
+  SharedMemory& memory() { return memory_; }
+  uint32_t thread() const { return current_; }
+  uint64_t clock() const { return clock_; }
 
   void barrier() {
     if (++waiting_ == alive_) return release_block();
@@ -81,7 +132,7 @@ class Block {
   }
 
   const unsigned char* exchange(const void* mine, unsigned bytes) {
-    Warp& warp = warps_[current_ / kWarp];
+    Warp& warp = this->warp();
     auto& parts = warp.parts[warp.turn % 2];
     if (bytes > 0) std::memcpy(parts.data() + size_t{16} * (current_ % kWarp), mine, bytes);
     if (++warp.waiting == warp.lanes)
@@ -89,6 +140,48 @@ class Block {
     else
       wait(Fiber::State::at_exchange);
     return parts.data();
+  }
+
+  void wait_phase(const Phases* barrier, uint32_t parity) {
+    current().barrier = barrier;
+    current().parity = parity;
+    wait(Fiber::State::at_phase);
+  }
+
+  void part_barrier(int number, uint32_t threads) {
+    uint32_t& waiting = part_barriers_.at(static_cast<size_t>(number));
+    if (++waiting < threads) {
+      current().part_barrier = number;
+      return wait(Fiber::State::at_part_barrier);
+    }
+    waiting = 0;
+    for (const auto& fiber : fibers_)
+      if (fiber->state == Fiber::State::at_part_barrier && fiber->part_barrier == number)
+        fiber->state = Fiber::State::ready;
+  }
+
+  void arrive_after_copies(Phases* barrier) {
+    std::vector<Copy> copies;
+    for (auto& group : current().groups) copies.insert(copies.end(), group.begin(), group.end());
+    copies.insert(copies.end(), current().open_copies.begin(), current().open_copies.end());
+    current().groups.clear();
+    current().open_copies.clear();
+    copies_.push_back({std::move(copies), barrier});
+  }
+
+  void land(const std::vector<Copy>& copies) {
+    ++clock_;
+    for (const Copy& copy : copies) {
+      std::memcpy(copy.to, copy.bytes.data(), copy.count);
+      const auto at = static_cast<size_t>(static_cast<unsigned char*>(copy.to) - memory_.data) / 16;
+      if (at < memory_.written.size()) memory_.written[at] = clock_;
+    }
+  }
+
+  // Ends the block with an Error; called by a thread, which never goes on.
+  void fail_with(const std::string& why) {
+    failure_ = why;
+    wait(Fiber::State::done);
   }
 
  private:
@@ -124,15 +217,27 @@ class Block {
   void schedule(bool backwards) {
     bool progress = true;
     while (alive_ > 0) {
-      require(progress, "emulator: the threads of a block wait for each other forever");
+      if (!progress) land_some(backwards);
       progress = false;
       for (uint32_t i = 0; i < count_; ++i) {
         current_ = backwards ? count_ - 1 - i : i;
-        if (current().state != Fiber::State::ready) continue;
+        if (!current().can_go_on()) continue;
+        current().state = Fiber::State::ready;
         progress = true;
         swapcontext(&scheduler_, &current().context);
+        if (!failure_.empty()) fail("{}", std::exchange(failure_, {}));
       }
     }
+    require(copies_.empty(), "emulator: a block ends amid its copies");
+  }
+
+  // When nobody can go on, and not before, a thread's copies end that others wait for.
+  void land_some(bool newest) {
+    require(!copies_.empty(), "emulator: the threads of a block wait for each other forever");
+    const auto at = newest ? copies_.end() - 1 : copies_.begin();
+    land(at->copies);
+    at->barrier->arrive();
+    copies_.erase(at);
   }
 
   EmulatedKernel kernel_ = nullptr;
@@ -141,6 +246,11 @@ class Block {
   std::vector<std::unique_ptr<Fiber>> fibers_;
   std::vector<Warp> warps_;
   std::vector<uint32_t> shared_;
+  SharedMemory memory_;
+  uint64_t clock_ = 0;                        // counts landings
+  std::deque<CopiesToArrive> copies_;         // under way
+  std::array<uint32_t, 16> part_barriers_{};  // threads that wait
+  std::string failure_;
   uint32_t current_ = 0, count_ = 0, alive_ = 0, waiting_ = 0;
 };
 
@@ -151,8 +261,16 @@ void Block::enter() {
   running->finish();
 }
 
-void land(const std::vector<Copy>& copies) {
-  for (const Copy& copy : copies) std::memcpy(copy.to, copy.bytes.data(), copy.bytes.size());
+// What is wrong with a thread's products ends the block.
+template <typename Action>
+void try_products(const Action& action) {
+  std::string why;
+  try {
+    action(running->warp().products, running->thread() % kWarp);
+  } catch (const Error& error) {
+    why = error.what();
+  }
+  if (!why.empty()) running->fail_with(why);
 }
 
 }  // namespace
@@ -183,9 +301,9 @@ const unsigned char* nf_emulated_exchange(const void* mine, unsigned bytes) {
   return nf::cuda::running->exchange(mine, bytes);
 }
 
-void nf_emulated_copy(void* to, const void* from, bool valid) {
-  nf::cuda::Copy copy{to, {}};
-  if (valid) std::memcpy(copy.bytes.data(), from, copy.bytes.size());
+void nf_emulated_copy(void* to, const void* from, unsigned bytes, bool valid) {
+  nf::cuda::Copy copy{to, bytes, {}};
+  if (valid) std::memcpy(copy.bytes.data(), from, bytes);
   nf::cuda::running->current().open_copies.push_back(copy);
 }
 
@@ -197,7 +315,57 @@ void nf_emulated_commit() {
 
 void nf_emulated_wait(int pending) {
   auto& groups = nf::cuda::running->current().groups;
-  for (; groups.size() > static_cast<size_t>(pending); groups.pop_front()) nf::cuda::land(groups.front());
+  for (; groups.size() > static_cast<size_t>(pending); groups.pop_front())
+    nf::cuda::running->land(groups.front());
+}
+
+void nf_emulated_multiply(float* sum, unsigned columns, const uint32_t* registers, uint64_t left,
+                          uint64_t right, bool right_by_rows, bool accumulate) {
+  nf::cuda::Block& block = *nf::cuda::running;
+  nf::cuda::try_products([&](nf::cuda::WarpProducts& products, uint32_t lane) {
+    products.multiply(
+        block.memory(), block.thread() / nf::cuda::kWarp, lane,
+        {sum, columns, registers, left, right, right_by_rows, accumulate, block.current().known});
+  });
+}
+
+void nf_emulated_fence_products() {
+  nf::cuda::running->warp().products.begin(nf::cuda::running->thread() % nf::cuda::kWarp);
+}
+
+void nf_emulated_commit_products() {
+  nf::cuda::running->warp().products.commit(nf::cuda::running->thread() % nf::cuda::kWarp);
+}
+
+void nf_emulated_wait_products(int pending) {
+  nf_emulated_exchange(nullptr, 0);  // all lanes' products have been begun
+  nf::cuda::Block& block = *nf::cuda::running;
+  nf::cuda::try_products([&](nf::cuda::WarpProducts& products, uint32_t lane) {
+    products.wait(block.memory(), block.thread() / nf::cuda::kWarp, lane, static_cast<uint64_t>(pending));
+  });
+}
+
+void nf_emulated_fence_shared() { nf::cuda::running->current().known = nf::cuda::running->clock(); }
+
+void nf_emulated_begin_phases(uint64_t* barrier, int arrivals) {
+  const auto count = static_cast<uint16_t>(arrivals);
+  new (barrier) nf::cuda::Phases{count, count, 0};
+}
+
+void nf_emulated_arrive(uint64_t* barrier, bool after_copies) {
+  auto* const phases = reinterpret_cast<nf::cuda::Phases*>(barrier);
+  if (after_copies)
+    nf::cuda::running->arrive_after_copies(phases);
+  else
+    phases->arrive();
+}
+
+void nf_emulated_wait_phase(const uint64_t* barrier, uint32_t parity) {
+  nf::cuda::running->wait_phase(reinterpret_cast<const nf::cuda::Phases*>(barrier), parity);
+}
+
+void nf_emulated_sync_threads(int barrier, int threads) {
+  nf::cuda::running->part_barrier(barrier, static_cast<uint32_t>(threads));
 }
 
 uint16_t nf_emulated_to_f16(float x) { return nf::to_f16(x).bits; }

@@ -78,12 +78,7 @@ __device__ __forceinline__ void multiply(float (&c)[m_tiles][width / 8][4],
   for (int k = 0; k < n / 16; ++k) {
     uint32_t left[m_tiles][4];
 #pragma unroll
-    for (int m = 0; m < m_tiles; ++m)
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const float(&part)[4] = a[m][2 * k + i / 2];
-        left[m][i] = pack_bf16(part[i % 2 * 2], part[i % 2 * 2 + 1]);
-      }
+    for (int m = 0; m < m_tiles; ++m) pack_left(left[m], a[m], k);
 #pragma unroll
     for (int j = 0; j < width / 16; ++j) {
       uint32_t right[4];

@@ -2,7 +2,8 @@
 //
 // Kernels are CUDA C++ that NVRTC compiles; the tests compile the same text for the host, where "emulated.h"
 // supplies what the language and the processor do (threadIdx, barriers, shuffles, tensor cores). Hence inline
-// assembly stands only here and in tensor_core.cuh, and every thread of a warp takes part in each collective.
+// assembly stands only here, in tensor_core.cuh and in warpgroup.cuh, and every thread of a warp takes part
+// in each collective.
 #pragma once
 
 #include "types.h"

@@ -47,6 +47,12 @@ __device__ __forceinline__ void copy_async(void* to, const void* from, bool vali
                "r"(valid ? 16 : 0)
                : "memory");
 }
+// The same of 4 bytes.
+__device__ __forceinline__ void copy_word_async(void* to, const void* from, bool valid) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(to)), "l"(from),
+               "r"(valid ? 4 : 0)
+               : "memory");
+}
 // Closes a group of copies of this thread.
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Waits until at most `pending` groups of this thread are under way; other threads see them after a barrier.
@@ -58,3 +64,14 @@ __device__ __forceinline__ void wait_copies() {
 }  // namespace nf::cuda
 
 #endif
+
+namespace nf::cuda {
+
+// Columns 16 k to 16 k + 15 of a result, in c's layout, as the factor `a` of another product.
+template <int tiles>
+__device__ __forceinline__ void pack_left(uint32_t (&a)[4], const float (&c)[tiles][4], int k) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) a[i] = pack_bf16(c[2 * k + i / 2][i % 2 * 2], c[2 * k + i / 2][i % 2 * 2 + 1]);
+}
+
+}  // namespace nf::cuda
