@@ -102,6 +102,44 @@ struct Sizes {
   }
 };
 
+// How a kernel for sm_90a cuts the work: lots of 64 rows per reader, a warpgroup, and rings of buffers that
+// hold a tile each of what is walked over.
+struct Sm90Cut {
+  int64_t readers, tile, buffers;
+  uint32_t shared_bytes;
+
+  // For so many bytes that are held and so many of a buffer.
+  Sm90Cut(int64_t readers_, int64_t tile_, int64_t held_bytes, int64_t buffer_bytes)
+      : readers(readers_), tile(tile_) {
+    constexpr int64_t kShared = 226 << 10, kMostBuffers = 4;  // a KiB is left to what is not dynamic
+    buffers = std::min(kMostBuffers, (kShared - held_bytes) / buffer_bytes);
+    shared_bytes = static_cast<uint32_t>(held_bytes + buffers * buffer_bytes);
+  }
+
+  int64_t rows() const { return 64 * readers; }
+};
+
+// Bytes of a row of a tile there: whole swizzles.
+int64_t sm90_row_bytes(int64_t width) { return 2 * round_up(width, 64); }
+
+bool sm90_serves(const Sizes& sizes) {
+  return sizes.is_narrow_type() && sizes.value_width <= 128 && sizes.key_width <= 128 && !sizes.has_dropout();
+}
+
+// Three readers have 160 registers a thread, two have 232.
+Sm90Cut sm90_forward(const Sizes& sizes) {
+  constexpr int64_t kKeys = 128;
+  const bool is_simple = !sizes.has_documents() && sizes.node.options.cap_type != CapType::soft;
+  const int64_t readers = sizes.widest <= 64 && is_simple ? 3 : 2,
+                key_bytes = sm90_row_bytes(sizes.key_width);
+  return {readers, kKeys, 64 * readers * key_bytes, kKeys * (key_bytes + sm90_row_bytes(sizes.value_width))};
+}
+// Its softmax takes products for scores up to a positive factor; splits are the other family's.
+bool sm90_forward_serves(const Sizes& sizes) {
+  const AttentionOptions& o = sizes.node.options;
+  return sm90_serves(sizes) && sizes.splits() == 1 && (o.scale > 0 || o.cap_type != CapType::none);
+}
+
 // Whether every row begins at a multiple of 16 bytes and is a whole number of 16 bytes long.
 bool is_aligned(const TensorView& view) {
   const int64_t step = 16 / size_of(view.dtype);
@@ -139,6 +177,10 @@ class Binder {
   Launch forward() {
     params_.out = operand(bound_.outputs[0]);
     params_.logsumexp = bound_.outputs[1].as<float>();
+    if (has_warpgroups() && sm90_forward_serves(sizes_)) {
+      launch_sm90("forward", sm90_forward(sizes_), sizes_.heads, sizes_.queries);
+      return in_turn(std::move(steps_));
+    }
     params_.splits = static_cast<int32_t>(sizes_.splits());
     params_.split_keys = static_cast<int32_t>(sizes_.split_keys());
     if (params_.splits > 1) {
@@ -192,6 +234,9 @@ class Binder {
     return {view.data, view.strides[0], view.strides[1], view.strides[2]};
   }
 
+  // Whether the kernels for sm_90a can be had.
+  bool has_warpgroups() const { return bound_.library.gpu().kind().capability == 90 && is_aligned_; }
+
   std::string kind() const {
     const AttentionOptions& o = sizes_.node.options;
     return fmt::format("Attention<{}, {}, {}, {}, {}, {}, {}, ScoreCap::{}, {}>", type_name(sizes_.dtype),
@@ -217,6 +262,17 @@ class Binder {
         {.grid_x = blocks(sizes_.batch * heads * div_up(rows, 16 * warps), 1),
          .threads = static_cast<uint32_t>(32 * warps),
          .shared_bytes = sizes_.backward_shared()});
+  }
+
+  // As many blocks as there are processors: each takes many lots of `rows`.
+  void launch_sm90(std::string_view what, const Sm90Cut& cut, int64_t heads, int64_t rows) {
+    const uint32_t lots = blocks(sizes_.batch * heads * div_up(rows, cut.rows()), 1);
+    const auto processors = static_cast<uint32_t>(bound_.library.gpu().kind().processors);
+    launch("attention_forward_sm90.cuh",
+           fmt::format("attention_{}_sm90<{}, {}, {}, {}>", what, kind(), cut.readers, cut.tile, cut.buffers),
+           {.grid_x = std::min(lots, processors),
+            .threads = static_cast<uint32_t>(128 * (1 + cut.readers)),
+            .shared_bytes = cut.shared_bytes});
   }
 
   const BoundNode& bound_;

@@ -35,6 +35,12 @@ struct LaunchShape {
   uint32_t shared_bytes = 0;  // dynamic shared memory per block
 };
 
+// What kernels are chosen by, where one serves some GPUs better than another.
+struct GpuKind {
+  int capability = 80;  // ten times the compute capability: 90 for sm_90
+  int processors = 1;   // streaming multiprocessors
+};
+
 // A kernel that is ready to be launched on the GPU that made it.
 class CompiledKernel {
  public:
@@ -49,6 +55,8 @@ class Gpu {
   static constexpr int64_t kProductWorkspace = 32 << 20;
 
   virtual ~Gpu() = default;
+
+  virtual GpuKind kind() const = 0;
 
   // Device memory, zeroed, aligned to 256 bytes. Throws Error when there is not enough.
   virtual Buffer allocate(int64_t bytes) = 0;

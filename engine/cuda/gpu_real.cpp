@@ -83,6 +83,8 @@ class RealGpu : public Gpu {
  public:
   explicit RealGpu(int ordinal) : RealGpu(ordinal, open_gpu(ordinal)) {}
 
+  GpuKind kind() const override { return kind_; }
+
   Buffer allocate(int64_t bytes) override {
     use();
     void* address = nullptr;
@@ -165,6 +167,8 @@ class RealGpu : public Gpu {
 
   RealGpu(int ordinal, const cudaDeviceProp& properties)
       : ordinal_(ordinal),
+        kind_{.capability = 10 * properties.major + properties.minor,
+              .processors = properties.multiProcessorCount},
         architecture_(architecture_of(properties)),
         stream_(make_stream()),
         cublas_(stream_.get(), properties.name) {}
@@ -179,6 +183,7 @@ class RealGpu : public Gpu {
   void use() const { check(cudaSetDevice(ordinal_), "take the GPU"); }
 
   int ordinal_;
+  GpuKind kind_;
   std::string architecture_;
   Stream stream_;
   Cublas cublas_;

@@ -3,7 +3,9 @@
 
 #include <cmath>
 #include <limits>
+#include <list>
 
+#include "nf/executable.h"
 #include "nf/gradients.h"
 #include "nf/ops.h"
 #include "tests/cuda/emulated_gpu.h"
@@ -105,66 +107,106 @@ void build(Graph& graph, const Case& c, DType dtype, const Bindings& inputs) {
   for (const Value& grad : gradients(loss, wrt)) graph.output(std::to_string(i++), grad);
 }
 
-void check(const Case& c, DType dtype) {
-  CAPTURE(describe(c, dtype));
-  Graph graph;
-  Bindings inputs = inputs_of(c, dtype), state;
-  build(graph, c, dtype, inputs);
-  const std::vector<Tensor> expected = test::run_reference(graph, inputs);
-  const std::vector<Tensor> results = test::run_on(cuda::emulated_cuda_device(), graph, inputs, state);
-  for (size_t i = 0; i < expected.size(); ++i) {
-    CAPTURE(i);
-    CHECK(test::relative_error(results[i], expected[i]) < (dtype == DType::f32 ? 1e-5 : 1e-2));
+// The families of kernels: those of every GPU, and those of sm_90a, whose blocks have several lots each.
+constexpr cuda::GpuKind kAnyGpu{.capability = 80}, kSm90{.capability = 90, .processors = 2};
+
+std::vector<cuda::GpuKind> kinds_for(DType dtype) {
+  return dtype == DType::f32 ? std::vector{kAnyGpu} : std::vector{kAnyGpu, kSm90};  // f32 has but one
+}
+
+struct Problem {
+  Case c;
+  DType dtype;
+  Bindings inputs;
+  Graph graph = {};
+
+  Problem(const Case& of, DType type) : c(of), dtype(type), inputs(inputs_of(c, dtype)) {
+    build(graph, c, dtype, inputs);
+  }
+};
+
+void check(const Problem& problem) {
+  CAPTURE(describe(problem.c, problem.dtype));
+  const std::vector<Tensor> expected = test::run_reference(problem.graph, problem.inputs);
+  for (const cuda::GpuKind kind : kinds_for(problem.dtype)) {
+    CAPTURE(kind.capability);
+    Bindings state;
+    const std::vector<Tensor> results =
+        test::run_on(cuda::emulated_cuda_device(kind), problem.graph, problem.inputs, state);
+    for (size_t i = 0; i < expected.size(); ++i) {
+      CAPTURE(i);
+      CHECK(test::relative_error(results[i], expected[i]) < (problem.dtype == DType::f32 ? 1e-5 : 1e-2));
+    }
   }
 }
 
-void check_both(const Case& c) {
-  check(c, DType::f32);
-  check(c, DType::bf16);
+// Asks for the kernels of all before it runs any: the emulator compiles them at once.
+void check_all(const std::vector<Case>& cases, const std::vector<DType>& dtypes = {DType::f32, DType::bf16}) {
+  std::list<Problem> problems;
+  for (const Case& c : cases)
+    for (const DType dtype : dtypes) problems.emplace_back(c, dtype);
+  for (const Problem& problem : problems)
+    for (const cuda::GpuKind kind : kinds_for(problem.dtype))
+      compile(problem.graph, std::make_shared<State>(cuda::emulated_cuda_device(kind)));
+  for (const Problem& problem : problems) check(problem);
 }
 
 }  // namespace
 
 TEST_CASE("cuda: attention of many sizes") {
-  check_both({.queries = 1, .keys = 1});
-  check_both({.batch = 2, .queries = 17, .keys = 17, .heads = 4, .kv_heads = 2});
-  check_both({.queries = 130, .keys = 130, .heads = 2});
-  check_both({.queries = 20, .keys = 70, .heads = 3, .kv_heads = 3});
-  check_both({.queries = 70, .keys = 20});  // the first 50 queries see nothing
+  check_all({{.queries = 1, .keys = 1},
+             {.batch = 2, .queries = 17, .keys = 17, .heads = 4, .kv_heads = 2},
+             {.queries = 130, .keys = 130, .heads = 2},
+             {.queries = 20, .keys = 70, .heads = 3, .kv_heads = 3},
+             {.queries = 70, .keys = 20}});  // the first 50 queries see nothing
 }
 
 TEST_CASE("cuda: attention of many widths") {
+  std::vector<Case> cases;
   struct Widths {
     int64_t key, value;
   };
   for (const auto& [key, value] : {Widths{1, 1}, Widths{5, 9}, Widths{96, 64}})
-    check_both({.queries = 33, .keys = 37, .key_width = key, .value_width = value});
-  check({.queries = 33, .keys = 37, .key_width = 40, .value_width = 24}, DType::bf16);
-  check({.queries = 33, .keys = 37, .key_width = 192, .value_width = 128}, DType::bf16);
-  check_both({.queries = 17, .keys = 19, .key_width = 256, .value_width = 250});
+    cases.push_back({.queries = 33, .keys = 37, .key_width = key, .value_width = value});
+  cases.push_back({.queries = 17, .keys = 19, .key_width = 256, .value_width = 250});
+  check_all(cases);
+  check_all({{.queries = 33, .keys = 37, .key_width = 40, .value_width = 24},
+             {.queries = 33, .keys = 37, .key_width = 192, .value_width = 128},
+             {.queries = 200, .keys = 300, .heads = 2, .key_width = 128, .value_width = 128}},
+            {DType::bf16});
 }
 
 TEST_CASE("cuda: attention with masks, caps and dropout") {
   const AttentionOptions none{.causal = false}, window{.window = 20},
       soft{.scale = 0.4, .cap = 0.8, .cap_type = CapType::soft, .causal = false, .window = 20},
-      hard{.scale = -0.4, .cap = 0.8, .cap_type = CapType::hard},
+      hard{.scale = -0.4, .cap = 0.8, .cap_type = CapType::hard}, negative{.scale = -0.3},
       dropout{.scale = 0.25, .causal = false, .dropout = 0.3, .dropout_stream = 0x123456789},
       all{.scale = 0.3, .cap = 2, .cap_type = CapType::soft, .window = 40, .dropout = 0.2};
-  check_both({.queries = 65, .keys = 87, .options = none});
-  check_both({.queries = 65, .keys = 87, .options = none, .documents = 3});
-  check_both({.queries = 65, .keys = 150, .heads = 2, .options = window});
-  check_both({.queries = 65, .keys = 87, .options = window, .length = 70});
-  check_both({.queries = 65, .keys = 87, .options = soft});
-  check_both({.queries = 65, .keys = 87, .options = hard, .documents = 3, .length = 76});
-  check_both({.batch = 2, .queries = 33, .keys = 41, .heads = 4, .kv_heads = 2, .options = dropout});
-  check_both({.batch = 2, .queries = 33, .keys = 41, .heads = 2, .options = all, .documents = 2});
+  check_all({{.queries = 65, .keys = 87, .options = none},
+             {.queries = 65, .keys = 87, .options = none, .documents = 3},
+             {.queries = 65, .keys = 150, .heads = 2, .options = window},
+             {.queries = 65, .keys = 87, .options = window, .length = 70},
+             {.queries = 65, .keys = 87, .options = soft},
+             {.queries = 65, .keys = 87, .options = hard, .documents = 3, .length = 76},
+             {.queries = 65, .keys = 87, .options = negative},
+             {.batch = 2, .queries = 33, .keys = 41, .heads = 4, .kv_heads = 2, .options = dropout},
+             {.batch = 2, .queries = 33, .keys = 41, .heads = 2, .options = all, .documents = 2}});
 }
 
-// Blocks visit only the tiles that some document of theirs reaches.
+// Blocks visit only the tiles that some document of theirs reaches, or some query's window.
 TEST_CASE("cuda: attention within many short documents") {
-  for (const int64_t documents : {3, 40})
-    check_both({.batch = 2, .queries = 140, .keys = 140, .documents = documents});
-  check_both({.queries = 3, .keys = 700, .documents = 4, .backward = false});
+  check_all({{.batch = 2, .queries = 140, .keys = 140, .documents = 3},
+             {.batch = 2, .queries = 140, .keys = 140, .documents = 40},
+             {.queries = 3, .keys = 700, .documents = 4, .backward = false}});
+}
+
+TEST_CASE("cuda: attention over several tiles") {
+  check_all(
+      {{.queries = 450, .keys = 450},
+       {.queries = 300, .keys = 500, .options = {.window = 70}},
+       {.batch = 2, .queries = 260, .keys = 390, .heads = 2, .options = {.causal = false}, .length = 345},
+       {.queries = 150, .keys = 200, .heads = 4, .kv_heads = 2, .key_width = 128, .value_width = 80}},
+      {DType::bf16});
 }
 
 TEST_CASE("cuda: attention does not hide what is not a number") {
@@ -172,51 +214,56 @@ TEST_CASE("cuda: attention does not hide what is not a number") {
                .keys = 20,
                .options = {.cap = 2, .cap_type = CapType::soft, .causal = false},
                .backward = false};
-  for (const DType dtype : {DType::f32, DType::bf16}) {
-    Graph graph;
-    Bindings inputs = inputs_of(c, dtype), state;
-    build(graph, c, dtype, inputs);
-    inputs["q"].data[7 * 16] = std::nan("");
-    const std::vector<Tensor> results = test::run_on(cuda::emulated_cuda_device(), graph, inputs, state);
-    for (size_t i = 0; i < 20; ++i) {
-      CHECK(std::isnan(results[0].data[i * 16]) == (i == 7));
-      CHECK(std::isnan(results[1].data[i]) == (i == 7));
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const cuda::GpuKind kind : kinds_for(dtype)) {
+      Graph graph;
+      Bindings inputs = inputs_of(c, dtype), state;
+      build(graph, c, dtype, inputs);
+      inputs["q"].data[7 * 16] = std::nan("");
+      const std::vector<Tensor> results =
+          test::run_on(cuda::emulated_cuda_device(kind), graph, inputs, state);
+      for (size_t i = 0; i < 20; ++i) {
+        CHECK(std::isnan(results[0].data[i * 16]) == (i == 7));
+        CHECK(std::isnan(results[1].data[i]) == (i == 7));
+      }
     }
-  }
 }
 
 TEST_CASE("cuda: attention of tensors with gaps between their rows") {
-  check_both({.batch = 2, .heads = 2, .heads_first = true});
-  check_both({.batch = 2, .heads = 4, .kv_heads = 2, .key_width = 24, .joined = true});
-  check_both({.batch = 2, .heads = 2, .key_width = 3, .value_width = 5, .joined = true});
+  check_all({{.batch = 2, .heads = 2, .heads_first = true},
+             {.batch = 2, .heads = 4, .kv_heads = 2, .key_width = 24, .joined = true},
+             {.batch = 2, .heads = 2, .key_width = 3, .value_width = 5, .joined = true}});
 }
 
 TEST_CASE("cuda: attention to a cache of keys, split over blocks") {
+  std::vector<Case> cases;
   for (const int64_t length : {1, 300, 1100})
     for (const int64_t queries : {1, 3})
-      check_both({.queries = queries,
-                  .keys = 1100,
-                  .heads = 4,
-                  .kv_heads = 2,
-                  .value_width = 24,
-                  .length = length,
-                  .backward = false});
+      cases.push_back({.queries = queries,
+                       .keys = 1100,
+                       .heads = 4,
+                       .kv_heads = 2,
+                       .value_width = 24,
+                       .length = length,
+                       .backward = false});
+  check_all(cases);
 }
 
 TEST_CASE("cuda: attention never reads keys past the length") {
   const Case c{.queries = 4, .keys = 40, .heads = 2, .length = 21};
-  for (const DType dtype : {DType::f32, DType::bf16}) {
-    Graph graph;
-    Bindings inputs = inputs_of(c, dtype), state;
-    build(graph, c, dtype, inputs);
-    const auto run = [&] { return test::run_on(cuda::emulated_cuda_device(), graph, inputs, state); };
-    const std::vector<Tensor> expected = run();
-    for (const char* name : {"k", "v"}) {
-      std::vector<double>& data = inputs.at(name).data;  // one batch, one head: rows of keys
-      for (size_t i = data.size() / 40 * 21; i < data.size(); ++i)
-        data[i] = std::numeric_limits<double>::quiet_NaN();
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const cuda::GpuKind kind : kinds_for(dtype)) {
+      Graph graph;
+      Bindings inputs = inputs_of(c, dtype), state;
+      build(graph, c, dtype, inputs);
+      const auto run = [&] { return test::run_on(cuda::emulated_cuda_device(kind), graph, inputs, state); };
+      const std::vector<Tensor> expected = run();
+      for (const char* name : {"k", "v"}) {
+        std::vector<double>& data = inputs.at(name).data;  // one batch, one head: rows of keys
+        for (size_t i = data.size() / 40 * 21; i < data.size(); ++i)
+          data[i] = std::numeric_limits<double>::quiet_NaN();
+      }
+      const std::vector<Tensor> results = run();
+      for (size_t i = 0; i < expected.size(); ++i) CHECK(test::relative_error(results[i], expected[i]) == 0);
     }
-    const std::vector<Tensor> results = run();
-    for (size_t i = 0; i < expected.size(); ++i) CHECK(test::relative_error(results[i], expected[i]) == 0);
-  }
 }

@@ -111,6 +111,9 @@ void multiply(const Product& p, const void* a, const void* b, void* c) {
 
 class EmulatedGpu : public Gpu {
  public:
+  explicit EmulatedGpu(GpuKind kind) : kind_(kind) {}
+
+  GpuKind kind() const override { return kind_; }
   Buffer allocate(int64_t bytes) override { return allocate_host_memory(bytes); }
   DeviceMemory memory() override { return {}; }
   void write(std::byte* to, std::span<const std::byte> from) override {
@@ -141,14 +144,18 @@ class EmulatedGpu : public Gpu {
     };
   }
   void synchronize() override {}
+
+ private:
+  GpuKind kind_;
 };
 
 }  // namespace
 
-std::shared_ptr<Gpu> emulated_gpu() { return std::make_shared<EmulatedGpu>(); }
+std::shared_ptr<Gpu> emulated_gpu(GpuKind kind) { return std::make_shared<EmulatedGpu>(kind); }
 
-std::shared_ptr<const Device> emulated_cuda_device() {
-  return std::getenv("NF_TEST_GPU") != nullptr ? cuda_device() : gpu_device(emulated_gpu);
+std::shared_ptr<const Device> emulated_cuda_device(GpuKind kind) {
+  return std::getenv("NF_TEST_GPU") != nullptr ? cuda_device()
+                                               : gpu_device([kind] { return emulated_gpu(kind); });
 }
 
 }  // namespace nf::cuda

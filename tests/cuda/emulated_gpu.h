@@ -9,10 +9,10 @@
 
 namespace nf::cuda {
 
-std::shared_ptr<Gpu> emulated_gpu();
+std::shared_ptr<Gpu> emulated_gpu(GpuKind kind = {});
 
 // The CUDA backend on it; on the real GPU where NF_TEST_GPU is set. Tests named "emulator: …" need the
 // former.
-std::shared_ptr<const Device> emulated_cuda_device();
+std::shared_ptr<const Device> emulated_cuda_device(GpuKind kind = {});
 
 }  // namespace nf::cuda

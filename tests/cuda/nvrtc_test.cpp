@@ -5,9 +5,12 @@
 #include <cstring>
 #include <map>
 #include <string>
+#include <utility>
 
 #include "models/training_step.h"
 #include "nf/executable.h"
+#include "nf/gradients.h"
+#include "nf/ops.h"
 #include "tests/cuda/recording_gpu.h"
 
 #if NF_HAVE_NVRTC
@@ -19,8 +22,8 @@ using namespace nf;
 namespace {
 
 // What the five models ask for as they are shipped, of two layers: training, evaluation, updates.
-std::map<std::string, cuda::KernelSource> kernels_of_models() {
-  const auto gpu = std::make_shared<cuda::RecordingGpu>();
+std::map<std::string, cuda::KernelSource> kernels_of_models(const cuda::GpuKind& kind) {
+  const auto gpu = std::make_shared<cuda::RecordingGpu>(kind);
   const auto device = cuda::gpu_device([&] { return gpu; });
   for (const char* variant : {"mha", "gqa", "diff", "ngpt", "mla"})
     for (const DType compute : {DType::bf16, DType::f32}) {
@@ -38,6 +41,33 @@ std::map<std::string, cuda::KernelSource> kernels_of_models() {
       compile(*micro_step(config, micro), state);
       compile(*eval_step(config, options), state);
       compile(*update_step(config, {}, compute), state);
+    }
+  return gpu->kernels();
+}
+
+// Attention with what costs most registers: wide heads, and all masks at once.
+std::map<std::string, cuda::KernelSource> kernels_of_attention(const cuda::GpuKind& kind) {
+  const auto gpu = std::make_shared<cuda::RecordingGpu>(kind);
+  const auto device = cuda::gpu_device([&] { return gpu; });
+  for (const int64_t width : {64, 128})
+    for (const bool is_simple : {true, false}) {
+      Graph graph;
+      const auto tensor = [&](const char* name) {
+        return input(graph, name, DType::bf16, {1, 512, 2, width});
+      };
+      const Values wrt{tensor("q"), tensor("k"), tensor("v")};
+      AttentionOptions options{.scale = 0.1};
+      if (!is_simple) {
+        options.cap = 30;
+        options.cap_type = CapType::soft;
+        options.window = 100;
+        options.q_documents = options.k_documents = input(graph, "documents", DType::i32, {1, 512});
+      }
+      const Value out = attention(wrt[0], wrt[1], wrt[2], options);
+      int i = 0;
+      for (const Value& grad : gradients(sum(cast(out, DType::f32)), wrt))
+        graph.output(std::to_string(i++), grad);
+      compile(graph, std::make_shared<State>(device));
     }
   return gpu->kernels();
 }
@@ -83,22 +113,24 @@ Needs needs_of(const std::string& code) {
 }  // namespace
 
 TEST_CASE("cuda: NVRTC compiles the kernels of the models' steps, and no thread needs memory of its own") {
-  const std::map<std::string, cuda::KernelSource> kernels = kernels_of_models();
-  CHECK(kernels.size() > 50);
+  for (const auto& [architecture, kind] : {std::pair{"sm_80", cuda::GpuKind{.capability = 80}},
+                                           std::pair{"sm_90a", cuda::GpuKind{.capability = 90}}}) {
+    CAPTURE(architecture);
+    std::map<std::string, cuda::KernelSource> kernels = kernels_of_models(kind);
+    CHECK(kernels.size() > 50);
+    kernels.merge(kernels_of_attention(kind));
 #if NF_HAVE_NVRTC
-  std::vector<cuda::KernelSource> sources;
-  for (const auto& [name, source] : kernels) sources.push_back(source);
-  for (const char* architecture : {"sm_80", "sm_90a"}) {
+    std::vector<cuda::KernelSource> sources;
+    for (const auto& [name, source] : kernels) sources.push_back(source);
     const std::vector<std::string> codes = cuda::compile_kernels(sources, architecture);
     for (size_t i = 0; i < codes.size(); ++i) {
       const Needs needs = needs_of(codes[i]);
-      CAPTURE(architecture);
       CAPTURE(sources[i].text);
       CHECK(needs.registers > 0);
       CHECK(needs.frame_bytes == 0);
     }
-  }
 #else
-  MESSAGE("there is no CUDA toolkit: the kernels were not compiled");
+    MESSAGE("there is no CUDA toolkit: the kernels were not compiled");
 #endif
+  }
 }

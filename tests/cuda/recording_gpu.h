@@ -12,6 +12,9 @@ namespace nf::cuda {
 
 class RecordingGpu : public Gpu {
  public:
+  explicit RecordingGpu(GpuKind kind = {}) : kind_(kind) {}
+
+  GpuKind kind() const override { return kind_; }
   Buffer allocate(int64_t bytes) override { return allocate_host_memory(bytes); }
   DeviceMemory memory() override { return {int64_t{1} << 40, int64_t{1} << 40}; }
   void write(std::byte*, std::span<const std::byte>) override {}
@@ -33,6 +36,7 @@ class RecordingGpu : public Gpu {
   const std::map<std::string, KernelSource>& kernels() const { return kernels_; }
 
  private:
+  GpuKind kind_;
   std::map<std::string, KernelSource> kernels_;
 };
 

@@ -27,11 +27,6 @@ __device__ void attention_delta(const AttentionParams& p) {
   if (threadIdx.x % 32 == 0) p.delta[row] = sum;
 }
 
-// What is subtracted from a row's exponents; rows that see nothing have no weights.
-__device__ __forceinline__ float exponent_shift(float logsumexp) {
-  return logsumexp == -infinity() ? infinity() : logsumexp * kLog2E;
-}
-
 // dK and dV of 16 keys per warp. blockIdx.x: (batch, kv head, tile of keys), those that are seen most first.
 // Everything is transposed: keys are rows, so that the weights leave the first product as the second one's
 // left factor. Wide heads have no room for both sums: they take a launch for each.
@@ -61,9 +56,9 @@ __device__ void attention_backward_keys(const AttentionParams& p) {
 
   KeyRange queries = sight.queries_of(first_key, first_key + kRows - 1, p.queries);
   if (A::kDocuments)
-    queries =
-        meet_documents<kThreads>(queries, visibility.q_documents,
-                                 {first_key, min(first_key + kRows, sight.limit)}, visibility.k_documents);
+    queries = meet_documents<WholeBlock<kThreads>>(queries, visibility.q_documents,
+                                                   {first_key, min(first_key + kRows, sight.limit)},
+                                                   visibility.k_documents);
   const int first_tile = queries.first / tile_queries;
   const int per_head = max(0, (queries.last + tile_queries - 1) / tile_queries - first_tile);
   const int steps = per_head * group;
@@ -199,9 +194,9 @@ __device__ void attention_backward_queries(const AttentionParams& p) {
 
   KeyRange keys = sight.keys_of_any(first_query, min(first_query + kRows, p.queries) - 1);
   if (A::kDocuments)
-    keys =
-        meet_documents<kThreads>(keys, visibility.k_documents,
-                                 {first_query, min(first_query + kRows, p.queries)}, visibility.q_documents);
+    keys = meet_documents<WholeBlock<kThreads>>(keys, visibility.k_documents,
+                                                {first_query, min(first_query + kRows, p.queries)},
+                                                visibility.q_documents);
   const int warp_query = first_query + warp * 16, last_query = min(warp_query + 16, p.queries) - 1;
   const bool has_rows = warp_query < p.queries;
   const KeyRange warp_any = sight.keys_of_any(warp_query, last_query),

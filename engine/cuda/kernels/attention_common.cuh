@@ -144,50 +144,59 @@ struct Visibility {
   }
 };
 
-// The greatest of what the block's threads give, of two numbers at once.
+// Threads that work together: their number, this one's, and a barrier of theirs.
 template <int threads>
-__device__ __forceinline__ void block_greatest(int& a, int& b) {
-  __shared__ int greatest[2][threads / 32];
+struct WholeBlock {
+  static constexpr int kThreads = threads;
+  static __device__ __forceinline__ int thread() { return threadIdx.x; }
+  static __device__ __forceinline__ void sync() { __syncthreads(); }
+};
+
+// The greatest of what a team's threads give, of two numbers at once.
+template <typename Team>
+__device__ __forceinline__ void team_greatest(int& a, int& b) {
+  constexpr int kWarps = Team::kThreads / 32;
+  __shared__ int greatest[2][kWarps];
 #pragma unroll
   for (int offset = 16; offset > 0; offset /= 2) {
     a = max(a, __shfl_xor_sync(kAllLanes, a, offset));
     b = max(b, __shfl_xor_sync(kAllLanes, b, offset));
   }
-  __syncthreads();  // what was there has been read
-  if (threadIdx.x % 32 == 0) {
-    greatest[0][threadIdx.x / 32] = a;
-    greatest[1][threadIdx.x / 32] = b;
+  Team::sync();  // what was there has been read
+  if (Team::thread() % 32 == 0) {
+    greatest[0][Team::thread() / 32] = a;
+    greatest[1][Team::thread() / 32] = b;
   }
-  __syncthreads();
+  Team::sync();
 #pragma unroll
-  for (int warp = 0; warp < threads / 32; ++warp) {
+  for (int warp = 0; warp < kWarps; ++warp) {
     a = max(a, greatest[0][warp]);
     b = max(b, greatest[1][warp]);
   }
 }
 
-// Of the rows `range`, those from the first to the last whose document may be one of the block's own rows':
+// Of the rows `range`, those from the first to the last whose document may be one of the team's own rows':
 // rows hold their documents one after another, so that most tiles of the others' need not be visited. All
-// threads of the block call it.
-template <int threads>
+// threads of the team call it.
+template <typename Team>
 __device__ __forceinline__ KeyRange meet_documents(KeyRange range, const int32_t* documents,
                                                    KeyRange own_range, const int32_t* own_documents) {
   constexpr int kNone = -0x7FFFFFFF;
   int high = kNone, minus_low = kNone;
-  for (int i = own_range.first + int(threadIdx.x); i < own_range.last; i += threads) {
+  for (int i = own_range.first + Team::thread(); i < own_range.last; i += Team::kThreads) {
     const int document = own_documents[i];
     if (document < 0) continue;
     high = max(high, document);
     minus_low = max(minus_low, -document);
   }
-  block_greatest<threads>(high, minus_low);
+  team_greatest<Team>(high, minus_low);
   int last = kNone, minus_first = kNone;
-  for (int i = range.first + int(threadIdx.x); i < range.last; i += threads) {
+  for (int i = range.first + Team::thread(); i < range.last; i += Team::kThreads) {
     if (documents[i] > high || documents[i] < -minus_low) continue;
     last = max(last, i);
     minus_first = max(minus_first, -i);
   }
-  block_greatest<threads>(last, minus_first);
+  team_greatest<Team>(last, minus_first);
   return last == kNone ? KeyRange{0, 0} : KeyRange{-minus_first, last + 1};
 }
 
@@ -201,30 +210,40 @@ __device__ __forceinline__ float fast_tanh(float x) {
 __device__ __forceinline__ float cap_tanh(float x, float) { return tanhf(x); }
 __device__ __forceinline__ float cap_tanh(float x, bf16) { return fast_tanh(x); }
 
-// A product <q, k> as exponent of 2: scaled and capped; `slope` becomes the cap's derivative.
+// A product <q, k> as exponent of 2: scaled and capped, `unit` times `value`; `slope` becomes the cap's
+// derivative.
 template <typename A>
 struct Scores {
-  float scale, cap;
+  float scale, cap, unit;
 
   __device__ __forceinline__ explicit Scores(const AttentionParams& p)
-      : scale(A::kCap == ScoreCap::none   ? p.scale * kLog2E
-              : A::kCap == ScoreCap::soft ? p.scale / p.cap
-                                          : p.scale),
-        cap(p.cap) {}
+      : scale(A::kCap == ScoreCap::soft ? p.scale / p.cap : p.scale),
+        cap(p.cap),
+        unit(A::kCap == ScoreCap::none   ? p.scale * kLog2E
+             : A::kCap == ScoreCap::soft ? p.cap * kLog2E
+                                         : kLog2E) {}
 
-  __device__ __forceinline__ float exponent(float product, float& slope) const {
-    const float x = product * scale;
+  __device__ __forceinline__ float value(float product, float& slope) const {
     slope = 1.0f;
-    if (A::kCap == ScoreCap::none) return x;
+    if (A::kCap == ScoreCap::none) return product;
+    const float x = product * scale;
     if (A::kCap == ScoreCap::soft) {
       const float y = cap_tanh(x, typename A::Element{});
       slope = 1.0f - y * y;
-      return y * (cap * kLog2E);
+      return y;
     }
     slope = fabsf(x) < cap ? 1.0f : 0.0f;
-    return (x > cap ? cap : x < -cap ? -cap : x) * kLog2E;
+    return x > cap ? cap : x < -cap ? -cap : x;
+  }
+  __device__ __forceinline__ float exponent(float product, float& slope) const {
+    return value(product, slope) * unit;
   }
 };
+
+// What is subtracted from a row's exponents; rows that see nothing have no weights.
+__device__ __forceinline__ float exponent_shift(float logsumexp) {
+  return logsumexp == -infinity() ? infinity() : logsumexp * kLog2E;
+}
 
 // The factors of dropout: 0, or 1 / (1 - p).
 template <typename A>
@@ -247,6 +266,100 @@ struct Dropout {
     if (!A::kDropout) return 1.0f;
     const uint32_t word = philox_word((first + query) * keys + key, stream, key0, key1);
     return float(word >> 8) * 0x1p-24f < probability ? 0.0f : kept;
+  }
+};
+
+// ---- the softmax of rows of scores, in c's layout, a tile of keys at a time
+
+// Where this thread's elements lie: m counts tiles of 16 rows, j tiles of 8 columns.
+struct Place {
+  int first_row, first_column;  // of the warp's rows and the tile's columns
+
+  __device__ __forceinline__ int row(int m, int e) const {
+    return first_row + 16 * m + e / 2 * 8 + threadIdx.x % 32 / 4;
+  }
+  __device__ __forceinline__ int column(int j, int e) const {
+    return first_column + 8 * j + threadIdx.x % 4 * 2 + e % 2;
+  }
+};
+
+// Makes the scores of keys that a query does not see -infinity. Rows are queries; `documents` are theirs.
+template <typename A, int m_tiles, int tiles>
+__device__ __forceinline__ void hide_unseen(float (&s)[m_tiles][tiles][4], const Place& place,
+                                            const Visibility<A>& visibility,
+                                            const int (&documents)[m_tiles][2]) {
+#pragma unroll
+  for (int j = 0; j < tiles; ++j)
+#pragma unroll
+    for (int column = 0; column < 2; ++column) {
+      const int key = place.column(j, column), key_document = visibility.document_of_key(key);
+#pragma unroll
+      for (int m = 0; m < m_tiles; ++m)
+#pragma unroll
+        for (int e = column; e < 4; e += 2)
+          if (!visibility.sees(place.row(m, e), documents[m][e / 2], key, key_document))
+            s[m][j][e] = -infinity();
+    }
+}
+
+// Per row the greatest score so far, and the sum of weights relative to it. Scores are exponents of 2 but for
+// the factor `unit`, which is not negative.
+template <int m_tiles>
+struct OnlineSoftmax {
+  float unit, largest[m_tiles][2], sum[m_tiles][2];
+
+  __device__ __forceinline__ explicit OnlineSoftmax(float unit) : unit(unit) {
+#pragma unroll
+    for (int i = 0; i < 2 * m_tiles; ++i) {
+      largest[i / 2][i % 2] = -infinity();
+      sum[i / 2][i % 2] = 0;
+    }
+  }
+
+  // Turns scores into weights; what was summed with earlier ones must be multiplied by `rescale`. A NaN among
+  // the scores makes a NaN of the sum.
+  template <int tiles>
+  __device__ __forceinline__ void add(float (&s)[m_tiles][tiles][4], float (&rescale)[m_tiles][2]) {
+#pragma unroll
+    for (int m = 0; m < m_tiles; ++m)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        float high = largest[m][half];
+#pragma unroll
+        for (int j = 0; j < tiles; ++j) high = fmaxf(high, fmaxf(s[m][j][2 * half], s[m][j][2 * half + 1]));
+#pragma unroll
+        for (int offset = 2; offset > 0; offset /= 2)
+          high = fmaxf(high, __shfl_xor_sync(kAllLanes, high, offset));
+        const float shift = high == -infinity() ? 0.0f : high * unit;
+        rescale[m][half] = fast_exp2(largest[m][half] * unit - shift);
+        largest[m][half] = high;
+        sum[m][half] *= rescale[m][half];
+#pragma unroll
+        for (int j = 0; j < tiles; ++j)
+#pragma unroll
+          for (int e = 2 * half; e < 2 * half + 2; ++e) {
+            s[m][j][e] = fast_exp2(s[m][j][e] * unit - shift);
+            sum[m][half] += s[m][j][e];
+          }
+      }
+  }
+
+  template <int tiles>
+  static __device__ __forceinline__ void multiply_rows(float (&sums)[m_tiles][tiles][4],
+                                                       const float (&factors)[m_tiles][2]) {
+#pragma unroll
+    for (int m = 0; m < m_tiles; ++m)
+#pragma unroll
+      for (int j = 0; j < tiles; ++j)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) sums[m][j][e] *= factors[m][e / 2];
+  }
+
+  // The sum of a row's weights: 0 when it sees nothing. All lanes get it.
+  __device__ __forceinline__ float total(int m, int half) const { return warp_reduce<Sum, 4>(sum[m][half]); }
+  // The natural logarithm.
+  __device__ __forceinline__ float logsumexp(int m, int half, float total) const {
+    return total == 0.0f ? -infinity() : largest[m][half] * unit * kLn2 + logf(total);
   }
 };
 

@@ -37,24 +37,21 @@ __device__ void attention_forward(const AttentionParams& p) {
     keys.last = min(keys.last, int(blockIdx.y + 1) * p.split_keys);
   }
   if (A::kDocuments)
-    keys =
-        meet_documents<kThreads>(keys, visibility.k_documents,
-                                 {first_query, min(first_query + kRows, p.queries)}, visibility.q_documents);
+    keys = meet_documents<WholeBlock<kThreads>>(keys, visibility.k_documents,
+                                                {first_query, min(first_query + kRows, p.queries)},
+                                                visibility.q_documents);
   const int warp_query = first_query + warp * 16 * m_tiles,
             last_query = min(warp_query + 16 * m_tiles, p.queries) - 1;
   const bool has_rows = warp_query < p.queries;
   const KeyRange warp_any = sight.keys_of_any(warp_query, last_query),
                  warp_all = sight.keys_of_all(warp_query, last_query);
   int document[m_tiles][2];
-  float largest[m_tiles][2], sum[m_tiles][2];
 #pragma unroll
   for (int m = 0; m < m_tiles; ++m)
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
+    for (int half = 0; half < 2; ++half)
       document[m][half] = visibility.document_of_query(warp_query + m * 16 + half * 8 + lane / 4);
-      largest[m][half] = -infinity();
-      sum[m][half] = 0;
-    }
+  OnlineSoftmax<m_tiles> softmax(1.0f);
   float out[m_tiles][kValueWidth / 8][4] = {};
 
   const auto load = [&](int first_key, int buffer) {
@@ -79,8 +76,7 @@ __device__ void attention_forward(const AttentionParams& p) {
     float s[m_tiles][tile_keys / 8][4] = {};
     multiply_transposed<m_tiles, tile_keys, kKeyWidth>(
         s, q_tile + warp * 16 * m_tiles * kTileStride<T, kKeyWidth>, k_tiles + buffer * kKeyElements);
-    const auto key_of = [&](int j, int e) { return first_key + 8 * j + lane % 4 * 2 + e % 2; };
-    const auto query_of = [&](int m, int e) { return warp_query + m * 16 + e / 2 * 8 + lane / 4; };
+    const Place place{warp_query, first_key};
 #pragma unroll
     for (int m = 0; m < m_tiles; ++m)
 #pragma unroll
@@ -90,46 +86,19 @@ __device__ void attention_forward(const AttentionParams& p) {
           float slope;
           s[m][j][e] = scores.exponent(s[m][j][e], slope);
         }
-    if (A::kDocuments || first_key < warp_all.first || first_key + tile_keys > warp_all.last) {
+    if (A::kDocuments || first_key < warp_all.first || first_key + tile_keys > warp_all.last)
+      hide_unseen(s, place, visibility, document);
+    float rescale[m_tiles][2];
+    softmax.add(s, rescale);
+    softmax.multiply_rows(out, rescale);
+    if (A::kDropout) {
 #pragma unroll
-      for (int j = 0; j < tile_keys / 8; ++j)
+      for (int m = 0; m < m_tiles; ++m)
 #pragma unroll
-        for (int column = 0; column < 2; ++column) {
-          const int key = key_of(j, column), key_document = visibility.document_of_key(key);
+        for (int j = 0; j < tile_keys / 8; ++j)
 #pragma unroll
-          for (int m = 0; m < m_tiles; ++m)
-#pragma unroll
-            for (int e = column; e < 4; e += 2)
-              if (!visibility.sees(query_of(m, e), document[m][e / 2], key, key_document))
-                s[m][j][e] = -infinity();
-        }
+          for (int e = 0; e < 4; ++e) s[m][j][e] *= dropout.factor(place.row(m, e), place.column(j, e));
     }
-#pragma unroll
-    for (int m = 0; m < m_tiles; ++m)
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        float high = largest[m][half];
-#pragma unroll
-        for (int j = 0; j < tile_keys / 8; ++j)
-          high = Max::combine(high, Max::combine(s[m][j][2 * half], s[m][j][2 * half + 1]));
-        high = warp_reduce<Max, 4>(high);
-        const float shift = high == -infinity() ? 0.0f : high, rescale = fast_exp2(largest[m][half] - shift);
-        largest[m][half] = high;
-        sum[m][half] *= rescale;
-#pragma unroll
-        for (int j = 0; j < tile_keys / 8; ++j)
-#pragma unroll
-          for (int e = 2 * half; e < 2 * half + 2; ++e) {
-            const float weight = fast_exp2(s[m][j][e] - shift);
-            sum[m][half] += weight;
-            s[m][j][e] = weight;
-            if (A::kDropout) s[m][j][e] *= dropout.factor(query_of(m, e), key_of(j, e));
-          }
-#pragma unroll
-        for (int j = 0; j < kValueWidth / 8; ++j)
-#pragma unroll
-          for (int e = 2 * half; e < 2 * half + 2; ++e) out[m][j][e] *= rescale;
-      }
     multiply<m_tiles, tile_keys, kValueWidth>(out, s, v_tiles + buffer * kValueElements);
   }
 
@@ -137,9 +106,8 @@ __device__ void attention_forward(const AttentionParams& p) {
   for (int m = 0; m < m_tiles; ++m)
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const float total = warp_reduce<Sum, 4>(sum[m][half]);
+      const float total = softmax.total(m, half), logsumexp = softmax.logsumexp(m, half, total);
       const float factor = total == 0.0f ? 0.0f : 1.0f / total;
-      const float logsumexp = total == 0.0f ? -infinity() : largest[m][half] * kLn2 + logf(total);
       const int query = warp_query + m * 16 + half * 8 + lane / 4;
       if (query >= p.queries) continue;
       const int64_t row = (int64_t(batch) * p.heads + head) * p.queries + query;

@@ -1,0 +1,81 @@
+// What attention's kernels for sm_90a share. A block has one warpgroup that copies tiles into rings of
+// buffers, and `readers` that each hold 64 rows and walk over the tiles; it stays for many lots of rows.
+#pragma once
+
+#include "attention_common.cuh"
+#include "warpgroup.cuh"
+
+namespace nf::cuda {
+
+// The block's lots of a grid's `count`: in rounds of one per block, every other one backwards, so that blocks
+// get as much to do as each other when the lots grow or shrink steadily.
+struct Lots {
+  int count, round = 0;
+
+  __device__ __forceinline__ explicit Lots(int count) : count(count) {}
+
+  // The next one, or -1.
+  __device__ __forceinline__ int next() {
+    const int blocks = gridDim.x;
+    for (; round * blocks < count;) {
+      const int lot = round * blocks + (round % 2 == 0 ? int(blockIdx.x) : blocks - 1 - int(blockIdx.x));
+      ++round;
+      if (lot < count) return lot;
+    }
+    return -1;
+  }
+};
+
+// The warpgroup that copies, as a team.
+struct Filler {
+  static constexpr int kThreads = kWarpgroup;
+  static __device__ __forceinline__ int thread() { return threadIdx.x; }
+  static __device__ __forceinline__ void sync() { sync_threads(1, kThreads); }
+};
+
+// A lot of `rows` queries. They are numbered by (batch, head, tile of queries), those that see most first.
+struct QueryLot {
+  int batch, head, kv_head, first, rows;
+
+  static __device__ __forceinline__ int count(const AttentionParams& p, int rows) {
+    return (p.queries + rows - 1) / rows * p.heads * p.batch;
+  }
+  __device__ __forceinline__ QueryLot(const AttentionParams& p, int number, int rows) : rows(rows) {
+    const int tiles = (p.queries + rows - 1) / rows;
+    batch = number / tiles / p.heads;
+    head = number / tiles % p.heads;
+    kv_head = head / (p.heads / p.kv_heads);
+    first = (tiles - 1 - number % tiles) * rows;
+  }
+
+  // Those that any of the lot sees; all threads of the filler call it.
+  template <typename A>
+  __device__ __forceinline__ KeyRange keys(const AttentionParams& p, const Visibility<A>& visibility) const {
+    const int end = min(first + rows, p.queries);
+    const KeyRange keys = visibility.sight.keys_of_any(first, end - 1);
+    return A::kDocuments
+               ? meet_documents<Filler>(keys, visibility.k_documents, {first, end}, visibility.q_documents)
+               : keys;
+  }
+};
+
+constexpr int whole_panels(int width) { return (width + 63) / 64 * 64; }
+
+// Shares out a processor's registers anew, as many in all as the launch took, and the block's work: `fill()`
+// for the first warpgroup, `read(i)` for the others.
+template <int readers, bool documents, typename Fill, typename Read>
+__device__ __forceinline__ void deal_registers(const Fill& fill, const Read& read) {
+  static_assert(readers == 2 || readers == 3, "what 64 Ki registers are enough for");
+  constexpr int kAll = readers == 2 ? 504 : 512;  // of a thread of each warpgroup together
+  constexpr int kFiller = readers == 3 ? 32 : documents ? 56 : 40;
+  const int warpgroup = __shfl_sync(kAllLanes, int(threadIdx.x) / kWarpgroup, 0);
+  if (warpgroup == 0) {
+    leave_registers<kFiller>();
+    fill();
+  } else {
+    take_registers<(kAll - kFiller) / readers>();
+    read(warpgroup - 1);
+  }
+}
+
+}  // namespace nf::cuda
