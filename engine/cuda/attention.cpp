@@ -140,6 +140,17 @@ bool sm90_forward_serves(const Sizes& sizes) {
   return sm90_serves(sizes) && sizes.splits() == 1 && (o.scale > 0 || o.cap_type != CapType::none);
 }
 
+// Documents take registers that two sums of wide heads leave none of.
+bool sm90_backward_serves(const Sizes& sizes) {
+  return sm90_serves(sizes) && (sizes.widest <= 64 || !sizes.has_documents());
+}
+
+Sm90Cut sm90_backward(const Sizes& sizes) {
+  constexpr int64_t kReaders = 2, kTile = 64, kStatisticsBytes = 2 * kTile * 4;
+  const int64_t row_bytes = sm90_row_bytes(sizes.key_width) + sm90_row_bytes(sizes.value_width);
+  return {kReaders, kTile, 64 * kReaders * row_bytes, kTile * row_bytes + kStatisticsBytes};
+}
+
 // Whether every row begins at a multiple of 16 bytes and is a whole number of 16 bytes long.
 bool is_aligned(const TensorView& view) {
   const int64_t step = 16 / size_of(view.dtype);
@@ -209,6 +220,11 @@ class Binder {
     params_.grad_v = operand(bound_.outputs[2]);
     params_.delta = reinterpret_cast<float*>(bound_.workspace);
     launch_rows("attention_backward.cuh", "attention_delta");
+    if (has_warpgroups() && sm90_backward_serves(sizes_)) {
+      launch_sm90("backward_keys", sm90_backward(sizes_), sizes_.kv_heads, sizes_.keys);
+      launch_sm90("backward_queries", sm90_backward(sizes_), sizes_.heads, sizes_.queries);
+      return in_turn(std::move(steps_));
+    }
     if (sizes_.backward_at_once()) {
       launch_backward("keys", sizes_.kv_heads, sizes_.keys, ", true, true");
     } else {
@@ -268,7 +284,7 @@ class Binder {
   void launch_sm90(std::string_view what, const Sm90Cut& cut, int64_t heads, int64_t rows) {
     const uint32_t lots = blocks(sizes_.batch * heads * div_up(rows, cut.rows()), 1);
     const auto processors = static_cast<uint32_t>(bound_.library.gpu().kind().processors);
-    launch("attention_forward_sm90.cuh",
+    launch(what == "forward" ? "attention_forward_sm90.cuh" : "attention_backward_sm90.cuh",
            fmt::format("attention_{}_sm90<{}, {}, {}, {}>", what, kind(), cut.readers, cut.tile, cut.buffers),
            {.grid_x = std::min(lots, processors),
             .threads = static_cast<uint32_t>(128 * (1 + cut.readers)),
