@@ -1,19 +1,18 @@
 #include "tests/cuda/emulator.h"
 
-#include <ucontext.h>
-
 #include <algorithm>
 #include <array>
 #include <cstring>
 #include <deque>
+#include <exception>
 #include <memory>
 #include <new>
-#include <string>
 #include <utility>
 
 #include "nf/error.h"
 #include "tests/cuda/emulated.h"
 #include "tests/cuda/emulated_products.h"
+#include "tests/cuda/fiber.h"
 #undef threadIdx
 #undef blockIdx
 #undef blockDim
@@ -61,7 +60,7 @@ struct Fiber {
     done
   } state = State::ready;
   EmulatedThread thread{};
-  ucontext_t context{};
+  Context context;
   std::unique_ptr<unsigned char[]> stack = std::make_unique<unsigned char[]>(kStackBytes);
   std::vector<Copy> open_copies;              // not in a group yet
   std::deque<std::vector<Copy>> groups = {};  // under way, oldest first
@@ -111,11 +110,7 @@ class Block {
       fiber.groups.clear();
       fiber.known = 0;
       ++warps_[i / kWarp].lanes;
-      getcontext(&fiber.context);
-      fiber.context.uc_stack.ss_sp = fiber.stack.get();
-      fiber.context.uc_stack.ss_size = kStackBytes;
-      fiber.context.uc_link = &scheduler_;
-      makecontext(&fiber.context, &Block::enter, 0);
+      fiber.context.begin({fiber.stack.get(), kStackBytes}, &Block::enter);
     }
     schedule((index.x + index.y + index.z) % 2 != 0);
   }
@@ -178,19 +173,14 @@ class Block {
     }
   }
 
-  // Ends the block with an Error; called by a thread, which never goes on.
-  void fail_with(const std::string& why) {
-    failure_ = why;
-    wait(Fiber::State::done);
-  }
-
  private:
   static void enter();
+  void run_thread();
 
   void wait(Fiber::State state) {
     Fiber& fiber = current();
     fiber.state = state;
-    swapcontext(&fiber.context, &scheduler_);
+    Context::go(fiber.context, scheduler_);
   }
 
   void release_block() {
@@ -224,8 +214,8 @@ class Block {
         if (!current().can_go_on()) continue;
         current().state = Fiber::State::ready;
         progress = true;
-        swapcontext(&scheduler_, &current().context);
-        if (!failure_.empty()) fail("{}", std::exchange(failure_, {}));
+        Context::go(scheduler_, current().context);
+        if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
       }
     }
     require(copies_.empty(), "emulator: a block ends amid its copies");
@@ -242,7 +232,8 @@ class Block {
 
   EmulatedKernel kernel_ = nullptr;
   const void* params_ = nullptr;
-  ucontext_t scheduler_{};
+  Context scheduler_;
+  std::exception_ptr failure_;  // what a thread threw
   std::vector<std::unique_ptr<Fiber>> fibers_;
   std::vector<Warp> warps_;
   std::vector<uint32_t> shared_;
@@ -250,27 +241,22 @@ class Block {
   uint64_t clock_ = 0;                        // counts landings
   std::deque<CopiesToArrive> copies_;         // under way
   std::array<uint32_t, 16> part_barriers_{};  // threads that wait
-  std::string failure_;
   uint32_t current_ = 0, count_ = 0, alive_ = 0, waiting_ = 0;
 };
 
 thread_local Block* running = nullptr;
 
-void Block::enter() {
-  running->kernel_(running->params_);
-  running->finish();
-}
+void Block::enter() { running->run_thread(); }
 
-// What is wrong with a thread's products ends the block.
-template <typename Action>
-void try_products(const Action& action) {
-  std::string why;
+void Block::run_thread() {
+  Context::arrive(scheduler_);
   try {
-    action(running->warp().products, running->thread() % kWarp);
-  } catch (const Error& error) {
-    why = error.what();
+    kernel_(params_);
+  } catch (...) {
+    failure_ = std::current_exception();
   }
-  if (!why.empty()) running->fail_with(why);
+  finish();
+  Context::leave(current().context, scheduler_);
 }
 
 }  // namespace
@@ -322,11 +308,9 @@ void nf_emulated_wait(int pending) {
 void nf_emulated_multiply(float* sum, unsigned columns, const uint32_t* registers, uint64_t left,
                           uint64_t right, bool right_by_rows, bool accumulate) {
   nf::cuda::Block& block = *nf::cuda::running;
-  nf::cuda::try_products([&](nf::cuda::WarpProducts& products, uint32_t lane) {
-    products.multiply(
-        block.memory(), block.thread() / nf::cuda::kWarp, lane,
-        {sum, columns, registers, left, right, right_by_rows, accumulate, block.current().known});
-  });
+  block.warp().products.multiply(
+      block.memory(), block.thread() / nf::cuda::kWarp, block.thread() % nf::cuda::kWarp,
+      {sum, columns, registers, left, right, right_by_rows, accumulate, block.current().known});
 }
 
 void nf_emulated_fence_products() {
@@ -340,9 +324,8 @@ void nf_emulated_commit_products() {
 void nf_emulated_wait_products(int pending) {
   nf_emulated_exchange(nullptr, 0);  // all lanes' products have been begun
   nf::cuda::Block& block = *nf::cuda::running;
-  nf::cuda::try_products([&](nf::cuda::WarpProducts& products, uint32_t lane) {
-    products.wait(block.memory(), block.thread() / nf::cuda::kWarp, lane, static_cast<uint64_t>(pending));
-  });
+  block.warp().products.wait(block.memory(), block.thread() / nf::cuda::kWarp,
+                             block.thread() % nf::cuda::kWarp, static_cast<uint64_t>(pending));
 }
 
 void nf_emulated_fence_shared() { nf::cuda::running->current().known = nf::cuda::running->clock(); }

@@ -277,3 +277,29 @@ TEST_CASE("emulator: a ring of buffers between warpgroups") {
     CHECK(out[i] == expected);
   }
 }
+
+TEST_CASE("emulator: exceptions pass through a thread as through any function") {
+  std::vector<int32_t> in(64), out(64);
+  std::iota(in.begin(), in.end(), 0);
+  run("caught", R"(
+  int got = 0;
+  try {
+    if (in[threadIdx.x] % 3 == 0) throw in[threadIdx.x];
+  } catch (int thrown) {
+    got = thrown;
+  }
+  __syncthreads();
+  out[threadIdx.x] = got;)",
+      64, in, out, "int", "int");
+  for (int i = 0; i < 64; ++i) CHECK(out[static_cast<size_t>(i)] == (i % 3 == 0 ? i : 0));
+
+  const std::string body = R"(
+  __syncthreads();
+  if (in[threadIdx.x] == 40) throw in[threadIdx.x];
+  __syncthreads();
+  out[threadIdx.x] = 1;)";
+  CHECK_THROWS_AS(run("thrown", body, 64, in, out, "int", "int"), int);
+  in[40] = 0;
+  run("thrown", body, 64, in, out, "int", "int");
+  for (int32_t x : out) CHECK(x == 1);
+}
