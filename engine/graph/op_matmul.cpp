@@ -46,13 +46,14 @@ std::vector<TensorType> infer_matmul(Types inputs, const Attributes& attributes)
 
 Value flat_matrix(Value x) { return reshape(x, {-1, x.shape().back()}); }
 
-// Weights are f32 states, cast down for the product; their gradients stay as wide as the product accumulates
-// them.
+// Weights are f32 states that are cast down for the product, or narrow copies of such; their gradients stay
+// as wide as the product accumulates them.
 DType weight_gradient_dtype(Value b) {
-  const Node& node = b.graph->node(b.id);
-  if (node.op != Op::cast) return b.dtype();
-  const Node& source = b.graph->node(node.inputs[0]);
-  return source.op == Op::state ? source.outputs[0].dtype : b.dtype();
+  const Node* node = &b.graph->node(b.id);
+  if (node->op == Op::cast) node = &b.graph->node(node->inputs[0]);
+  if (node->op != Op::state) return b.dtype();
+  const DType stored = node->outputs[0].dtype;
+  return stored == DType::f64 ? DType::f64 : DType::f32;
 }
 
 // With y = op(a) op(b): da = dy op(b)^T, db = op(a)^T dy, transposed back where the operand was.

@@ -99,15 +99,18 @@ TEST_CASE("lower: a product that is added to its state accumulates there") {
   }
 }
 
-TEST_CASE("lower: gradients of embeddings and losses accumulate too") {
-  const Plan planned = plan(*test::tiny_step("gqa", 1, DType::f32, true), *cpu_device(1));
-  for (const Op op : {Op::embedding_backward, Op::linear_cross_entropy_backward})
-    CHECK(test::only(*planned.graph, op).attributes.integer("accumulate") == 1);
-  for (const Plan::Step& step : planned.steps) {
-    const Node& node = planned.graph->node(step.node);
-    if (node.op != Op::matmul) continue;
-    const bool is_weight_gradient = node.backward && node.attributes.integer("transpose_a") != 0;
-    if (is_weight_gradient) CHECK(node.attributes.integer("accumulate") == 1);
+TEST_CASE("lower: gradients of weights, embeddings and losses accumulate, in every compute type") {
+  for (const DType compute : {DType::f32, DType::bf16}) {
+    CAPTURE(name(compute));
+    const Plan planned = plan(*test::tiny_step("gqa", 1, compute, true), *cpu_device(1));
+    for (const Op op : {Op::embedding_backward, Op::linear_cross_entropy_backward})
+      CHECK(test::only(*planned.graph, op).attributes.integer("accumulate") == 1);
+    for (const Plan::Step& step : planned.steps) {
+      const Node& node = planned.graph->node(step.node);
+      if (node.op != Op::matmul) continue;
+      const bool is_weight_gradient = node.backward && node.attributes.integer("transpose_a") != 0;
+      if (is_weight_gradient) CHECK(node.attributes.integer("accumulate") == 1);
+    }
   }
 }
 
