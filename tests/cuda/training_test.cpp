@@ -1,6 +1,7 @@
 // Training and generation on the CUDA backend, step for step beside the CPU's.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "tests/cuda/emulated_gpu.h"
@@ -17,8 +18,10 @@ struct Trained {
   std::vector<float> weights;
 };
 
-Trained train_on(std::shared_ptr<const Device> device, AttentionType type, const std::string& file) {
-  const TrainSettings settings = small_settings(file);
+Trained train_on(std::shared_ptr<const Device> device, AttentionType type, const std::string& file,
+                 ComputeType dtype = ComputeType::f32) {
+  TrainSettings settings = small_settings(file);
+  settings.dtype = dtype;
   const TrainingData data = load_training_data(settings);
   TrainingSession session(with_vocabulary(small_model(type), *data.tokenizer), settings, false,
                           std::move(device));
@@ -38,6 +41,13 @@ Trained train_on(std::shared_ptr<const Device> device, AttentionType type, const
   return trained;
 }
 
+// The greatest relative distance of two curves.
+double distance(const std::vector<double>& a, const std::vector<double>& b) {
+  double greatest = 0;
+  for (size_t i = 0; i < a.size(); ++i) greatest = std::max(greatest, std::abs(a[i] - b[i]) / std::abs(b[i]));
+  return greatest;
+}
+
 }  // namespace
 
 TEST_CASE("cuda: training follows the CPU's, and leaves the same bits again") {
@@ -52,6 +62,25 @@ TEST_CASE("cuda: training follows the CPU's, and leaves the same bits again") {
       CHECK(ours.losses[step] == doctest::Approx(theirs.losses[step]).epsilon(1e-5));
       CHECK(ours.norms[step] == doctest::Approx(theirs.norms[step]).epsilon(1e-4));
     }
+    CHECK(ours.losses == again.losses);
+    CHECK(ours.weights == again.weights);
+  }
+}
+
+// Kernels round to bf16 at other places than the CPU's do, but no more coarsely: the two curves of the loss
+// lie nearer to each other than bf16's lies to that of f32, and the norms within a step of bf16.
+TEST_CASE("cuda: training in bf16 follows the CPU's, and leaves the same bits again") {
+  const Folder folder;
+  const std::string file = folder.write("a.txt", small_text(200));
+  for (const AttentionType type : {AttentionType::gqa, AttentionType::ngpt}) {
+    CAPTURE(name(type));
+    const Trained exact = train_on(cpu_device(1), type, file),
+                  theirs = train_on(cpu_device(1), type, file, ComputeType::bf16),
+                  ours = train_on(cuda::emulated_cuda_device(), type, file, ComputeType::bf16),
+                  again = train_on(cuda::emulated_cuda_device(), type, file, ComputeType::bf16);
+    CHECK(distance(ours.losses, exact.losses) > 0);  // it is bf16
+    CHECK(distance(ours.losses, theirs.losses) < distance(theirs.losses, exact.losses));
+    CHECK(distance(ours.norms, theirs.norms) < 0x1p-8);
     CHECK(ours.losses == again.losses);
     CHECK(ours.weights == again.weights);
   }
