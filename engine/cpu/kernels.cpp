@@ -9,6 +9,7 @@
 #include "cpu/loop.h"
 #include "cpu/rows.h"
 #include "graph/product.h"
+#include "runtime/range_errors.h"
 
 namespace nf::cpu {
 namespace {
@@ -197,8 +198,7 @@ Launch bind_gather(const BoundNode& bound) {
   return [=, ids = bound.inputs[1].as<const int32_t>(), count = bound.inputs[1].shape.elements(),
           out = bound.outputs[0].data, threads = bound.threads] {
     const int64_t bad = gather_rows(count, rows, width, size_of(table.dtype), table.data, ids, out, threads);
-    if (bad >= 0)
-      fail("engine: gather in {}: id {} at position {} is not in [0, {})", scope, ids[bad], bad, rows);
+    if (bad >= 0) fail("{}", bad_id(scope, bad, ids[bad], rows));
   };
 }
 
@@ -249,8 +249,7 @@ Launch bind_assign_slice(const BoundNode& bound) {
   const std::string scope = bound.graph.scope_name(bound.node);
   return [=, from = bound.inputs[1], offset = bound.inputs[2].as<const int32_t>(), threads = bound.threads] {
     if (*offset < 0 || *offset + window.shape[1] > capacity)
-      fail("engine: assign_slice in {}: {} entries from {} on do not fit in {}", scope, window.shape[1],
-           *offset, capacity);
+      fail("{}", bad_offset(scope, *offset, window.shape[1], capacity));
     TensorView to = window;
     to.data = to.as<std::byte>() + *offset * to.strides[1] * size_of(to.dtype);
     copy_tensor(from, to, threads);

@@ -67,12 +67,18 @@ class GpuDevice : public Device {
   bool shares_host_memory() const override { return false; }
   Buffer allocate(int64_t bytes) const override { return gpu().allocate(bytes); }
   void write(std::byte* to, std::span<const std::byte> from) const override { gpu().write(to, from); }
-  void read(std::span<std::byte> to, const std::byte* from) const override { gpu().read(to, from); }
-  void synchronize() const override { gpu().synchronize(); }
+  void read(std::span<std::byte> to, const std::byte* from) const override {
+    gpu().read(to, from);
+    check_faults();
+  }
+  void synchronize() const override {
+    gpu().synchronize();
+    check_faults();
+  }
 
   std::vector<Launch> load(const BoundPlan& bound) const override {
     const Graph& graph = *bound.plan.graph;
-    KernelLibrary library(shared_gpu());
+    KernelLibrary library(shared_gpu(), bound.plan.steps.size());
     std::vector<Launch> launches;
     for (const Plan::Step& step : bound.plan.steps) {
       const Node& node = graph.node(step.node);
@@ -85,12 +91,26 @@ class GpuDevice : public Device {
       launches.push_back(kernel->bind(bound_node));
     }
     library.compile();
+    if (!library.faults()->empty()) watch(library.faults(), launches.front());
     return launches;
   }
 
   Launch record(std::vector<Launch> launches) const override { return gpu().record(std::move(launches)); }
 
  private:
+  // Looks at these whenever the device has been waited for, for as long as the launch lives.
+  void watch(std::shared_ptr<Faults> faults, Launch& launch) const {
+    const std::lock_guard lock(watched_mutex_);
+    watched_.push_back(faults);
+    launch = [faults = std::move(faults), launch = std::move(launch)] { launch(); };
+  }
+  void check_faults() const {
+    const std::lock_guard lock(watched_mutex_);
+    std::erase_if(watched_, [](const std::weak_ptr<Faults>& faults) { return faults.expired(); });
+    for (const std::weak_ptr<Faults>& watched : watched_)
+      if (const std::shared_ptr<Faults> faults = watched.lock()) faults->check();
+  }
+
   const std::shared_ptr<Gpu>& shared_gpu() const {
     std::call_once(opened_, [this] { gpu_ = open_(); });
     return gpu_;
@@ -107,6 +127,8 @@ class GpuDevice : public Device {
   std::function<std::shared_ptr<Gpu>()> open_;
   mutable std::once_flag opened_;
   mutable std::shared_ptr<Gpu> gpu_;
+  mutable std::mutex watched_mutex_;
+  mutable std::vector<std::weak_ptr<Faults>> watched_;
 };
 
 }  // namespace

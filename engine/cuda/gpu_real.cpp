@@ -47,6 +47,15 @@ std::string architecture_of(const cudaDeviceProp& properties) {
   return fmt::format("sm_{}{}{}", properties.major, properties.minor, properties.major >= 9 ? "a" : "");
 }
 
+// Page-locked, at the same address for both.
+Buffer host_memory(int64_t bytes) {
+  void* address = nullptr;
+  check(cudaHostAlloc(&address, static_cast<size_t>(std::max<int64_t>(bytes, 1)), cudaHostAllocDefault),
+        "allocate page-locked memory");
+  std::memset(address, 0, static_cast<size_t>(bytes));
+  return {static_cast<std::byte*>(address), [](std::byte* p) { cudaFreeHost(p); }};
+}
+
 class LoadedKernel : public CompiledKernel {
  public:
   LoadedKernel(const KernelSource& source, const std::string& code) : name_(source.name) {
@@ -99,6 +108,11 @@ class RealGpu : public Gpu {
     Buffer buffer(static_cast<std::byte*>(address), [stream = stream_](std::byte* p) { cudaFree(p); });
     check(cudaMemsetAsync(address, 0, static_cast<size_t>(bytes), stream_.get()), "clear memory");
     return buffer;
+  }
+
+  Buffer allocate_shared(int64_t bytes) override {
+    use();
+    return host_memory(bytes);
   }
 
   DeviceMemory memory() override {

@@ -7,7 +7,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "cuda/gpu.h"
+#include "cuda/faults.h"
 
 namespace nf::cuda {
 
@@ -16,9 +16,13 @@ Launch in_turn(std::vector<Launch> launches);
 
 class KernelLibrary {
  public:
-  explicit KernelLibrary(std::shared_ptr<Gpu> gpu) : gpu_(std::move(gpu)) {}
+  // Room for `checks` nodes that check their numbers.
+  explicit KernelLibrary(std::shared_ptr<Gpu> gpu, size_t checks = 0)
+      : gpu_(std::move(gpu)), faults_(std::make_shared<Faults>(*gpu_, checks)) {}
 
   Gpu& gpu() const { return *gpu_; }
+  // They must live as long as the launches.
+  const std::shared_ptr<Faults>& faults() const { return faults_; }
 
   // A launch of that kernel; it may run once compile() has returned.
   template <typename Params>
@@ -39,6 +43,7 @@ class KernelLibrary {
   Slot slot(KernelSource source);
 
   std::shared_ptr<Gpu> gpu_;
+  std::shared_ptr<Faults> faults_;
   std::vector<KernelSource> sources_;
   std::vector<Slot> slots_;
   std::map<std::string, size_t> index_;  // name -> position in both

@@ -1,17 +1,16 @@
 // Ops that move or add whole rows: gather, scatter_add, concat, and copies into states.
 #include <algorithm>
 #include <array>
+#include <bit>
 
 #include "cuda/kernels.h"
 #include "cuda/kernels/rows_params.h"
 #include "cuda/sources.h"
+#include "runtime/range_errors.h"
 
 namespace nf::cuda {
 namespace {
 
-constexpr int64_t kThreads = 256;  // kRowThreads of rows.cuh
-constexpr int64_t kScanThreads = 1024;
-constexpr int64_t kChunk = 64;
 constexpr int64_t kAlignment = 256;
 
 struct Unit {
@@ -33,12 +32,12 @@ const Unit& widest_unit(Bytes... bytes) {
 
 int64_t address(const void* pointer) { return static_cast<int64_t>(reinterpret_cast<uintptr_t>(pointer)); }
 
-KernelSource row_kernel(std::string_view params, std::string_view function, int64_t threads = kThreads) {
+KernelSource row_kernel(std::string_view params, std::string_view function, int64_t threads = kRowThreads) {
   return instantiate("rows.cuh", params, function, static_cast<uint32_t>(threads));
 }
 
 LaunchShape per_thread(int64_t items) {
-  return {.grid_x = blocks(items, kThreads), .threads = static_cast<uint32_t>(kThreads)};
+  return {.grid_x = blocks(items, kRowThreads), .threads = static_cast<uint32_t>(kRowThreads)};
 }
 
 // ---- copies
@@ -68,15 +67,21 @@ Walk walk_of(const TensorView& from, const TensorView& to) {
   return walk;
 }
 
-// `start_stride`: see CopyParams, in elements.
+// Where a copy goes to; see CopyParams, the stride in elements.
+struct Start {
+  const int32_t* start = nullptr;
+  int64_t stride = 0, last = 0;
+  uint64_t* fault = nullptr;
+};
+
 Launch bind_copy(KernelLibrary& library, const TensorView& from, const TensorView& to,
-                 const int32_t* start = nullptr, int64_t start_stride = 0, int64_t last_start = 0) {
+                 const Start& start = {}) {
   if (from.shape.elements() == 0) return [] {};
   const int64_t element = size_of(from.dtype);
   Walk walk = walk_of(from, to);
   const bool dense = walk.from[0] == 1 && walk.to[0] == 1;
   // Everything that must be a multiple of the unit: addresses, the innermost run, the strides of the others.
-  int64_t together = address(from.data) | address(to.data) | start_stride * element;
+  int64_t together = address(from.data) | address(to.data) | start.stride * element;
   together |= dense ? walk.shape[0] * element : element;
   for (size_t axis = 1; axis < static_cast<size_t>(walk.axes); ++axis)
     together |= (walk.from[axis] | walk.to[axis]) * element;
@@ -88,9 +93,10 @@ Launch bind_copy(KernelLibrary& library, const TensorView& from, const TensorVie
   params.to = to.data;
   params.units = 1;
   params.axes = walk.axes;
-  params.start = start;
-  params.start_stride = in_units(start_stride);
-  params.last_start = last_start;
+  params.start = start.start;
+  params.start_stride = in_units(start.stride);
+  params.last_start = start.last;
+  params.fault = start.fault;
   for (size_t axis = 0; axis < static_cast<size_t>(walk.axes); ++axis) {
     const bool inner = axis == 0 && dense;
     params.shape[axis] = inner ? in_units(walk.shape[0]) : walk.shape[axis];
@@ -111,9 +117,8 @@ int64_t carve(ScatterParams& p, std::byte* workspace) {
     array = reinterpret_cast<T*>(workspace + used);
     used += round_up(elements * static_cast<int64_t>(sizeof(T)), kAlignment);
   };
-  take(p.starts, p.rows + 1);
-  take(p.cursors, p.rows);
-  take(p.placed, p.count);
+  take(p.counts, kDigits * div_up(p.count, kSortTile));
+  take(p.spare, p.count);
   take(p.sorted, p.count);
   take(p.partials, div_up(p.count, kChunk) * 2 * p.width);
   return used;
@@ -125,6 +130,29 @@ ScatterParams scatter_params(int64_t count, const Shape& sums) {
   params.rows = sums[0];
   params.width = sums.elements() / std::max<int64_t>(params.rows, 1);
   return params;
+}
+
+// The launches that fill p.sorted.
+void sort_positions(KernelLibrary& library, const ScatterParams& p, std::vector<Launch>& steps) {
+  const int64_t tiles = div_up(p.count, kSortTile);
+  const int64_t passes = div_up(std::bit_width(static_cast<uint64_t>(p.rows)), kDigitBits);
+  for (int64_t i = 0; i < passes; ++i) {
+    int32_t *const to = (passes - i) % 2 == 1 ? p.sorted : p.spare,
+                   *other = to == p.sorted ? p.spare : p.sorted;
+    const ScatterPass pass{.p = p,
+                           .from = i == 0 ? nullptr : other,
+                           .to = to,
+                           .counters = kDigits * tiles,
+                           .shift = static_cast<int32_t>(kDigitBits * i)};
+    const auto launch = [&](std::string_view function, int64_t grid, int64_t threads) {
+      steps.push_back(library.launch(
+          row_kernel("ScatterPass", function, threads),
+          {.grid_x = static_cast<uint32_t>(grid), .threads = static_cast<uint32_t>(threads)}, pass));
+    };
+    launch("scatter_count", tiles, kRowThreads);
+    launch("scatter_scan", 1, kScanThreads);
+    launch("scatter_place", tiles, kRowThreads);
+  }
 }
 
 }  // namespace
@@ -146,13 +174,20 @@ Launch bind_concat(const BoundNode& bound) {
   return in_turn(std::move(copies));
 }
 
-// The start is known on the device alone; one out of range writes nothing.
 Launch bind_assign_slice(const BoundNode& bound) {
   TensorView window = bound.outputs[0];
   const int64_t capacity = window.shape[1];
   window.shape = bound.inputs[1].shape;
-  return bind_copy(bound.library, bound.inputs[1], window, bound.inputs[2].as<const int32_t>(),
-                   window.strides[1], capacity - window.shape[1]);
+  const int64_t entries = window.shape[1];
+  uint64_t* fault =
+      bound.library.faults()->add([=, scope = bound.graph.scope_name(bound.node)](int64_t, int32_t offset) {
+        return bad_offset(scope, offset, entries, capacity);
+      });
+  return bind_copy(bound.library, bound.inputs[1], window,
+                   {.start = bound.inputs[2].as<const int32_t>(),
+                    .stride = window.strides[1],
+                    .last = capacity - entries,
+                    .fault = fault});
 }
 
 Launch bind_gather(const BoundNode& bound) {
@@ -162,12 +197,17 @@ Launch bind_gather(const BoundNode& bound) {
   const int64_t count = bound.inputs[1].shape.elements();
   if (count * row_bytes == 0) return [] {};
   const Unit& unit = widest_unit(address(table.data), address(out.data), row_bytes);
+  uint64_t* fault = bound.library.faults()->add(
+      [=, scope = bound.graph.scope_name(bound.node)](int64_t position, int32_t id) {
+        return bad_id(scope, position, id, rows);
+      });
   const GatherParams params{.table = table.data,
                             .ids = bound.inputs[1].as<const int32_t>(),
                             .out = out.data,
                             .count = count,
                             .rows = rows,
-                            .width = row_bytes / unit.bytes};
+                            .width = row_bytes / unit.bytes,
+                            .fault = fault};
   return bound.library.launch(row_kernel("GatherParams", fmt::format("gather_units<{}>", unit.name)),
                               per_thread(params.count * params.width), params);
 }
@@ -192,22 +232,18 @@ Launch bind_scatter(const BoundNode& bound) {
   p.sums = sums.as<float>();
   p.accumulate = bound.inputs.size() == 3;
   carve(p, bound.workspace);
-  const auto launch = [&](std::string_view function, const LaunchShape& shape, int64_t threads = kThreads) {
-    return bound.library.launch(row_kernel("ScatterParams", function, threads), shape, p);
+  const auto launch = [&](const std::string& function, const LaunchShape& shape) {
+    return bound.library.launch(row_kernel("ScatterParams", function), shape, p);
   };
-  const int64_t clear = std::max(p.rows + 1, p.accumulate ? 0 : p.rows * p.width);
-  const LaunchShape chunks{.grid_x = blocks(p.count, kChunk),
-                           .grid_y = blocks(p.width, kThreads),
-                           .threads = static_cast<uint32_t>(kThreads)};
-  std::vector<Launch> steps{launch("scatter_clear", per_thread(clear))};
-  if (p.count * p.width > 0)
-    for (Launch& step : std::vector<Launch>{
-             launch("scatter_count", per_thread(p.count)),
-             launch("scatter_scan", {.threads = kScanThreads}, kScanThreads),
-             launch("scatter_place", per_thread(p.count)), launch("scatter_rank", per_thread(p.count)),
-             launch(fmt::format("scatter_sum<{}>", type_name(updates.dtype)), chunks),
-             launch("scatter_join", chunks)})
-      steps.push_back(std::move(step));
+  std::vector<Launch> steps;
+  if (!p.accumulate) steps.push_back(launch("scatter_clear", per_thread(p.rows * p.width)));
+  if (p.count * p.width > 0) {
+    sort_positions(bound.library, p, steps);
+    const LaunchShape chunks{
+        .grid_x = blocks(p.count, kChunk), .grid_y = blocks(p.width, kRowThreads), .threads = kRowThreads};
+    steps.push_back(launch(fmt::format("scatter_sum<{}>", type_name(updates.dtype)), chunks));
+    steps.push_back(launch("scatter_join", chunks));
+  }
   return in_turn(std::move(steps));
 }
 

@@ -92,6 +92,13 @@ inline unsigned __ballot_sync(unsigned, bool predicate) {
 }
 inline bool __any_sync(unsigned mask, bool predicate) { return __ballot_sync(mask, predicate) != 0; }
 inline bool __all_sync(unsigned mask, bool predicate) { return __ballot_sync(mask, predicate) == ~0u; }
+inline unsigned __match_any_sync(unsigned, int value) {
+  const unsigned char* all = nf_emulated_exchange(&value, sizeof value);
+  unsigned result = 0;
+  for (unsigned lane = 0; lane < 32; ++lane)
+    result |= unsigned(std::memcmp(all + 16 * lane, &value, sizeof value) == 0) << lane;
+  return result;
+}
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(unsigned x) { return __builtin_ffs(int(x)); }
 
@@ -100,6 +107,12 @@ template <typename T>
 T atomicAdd(T* address, T value) {
   const T old = *address;
   *address += value;
+  return old;
+}
+template <typename T>
+T atomicMin(T* address, T value) {
+  const T old = *address;
+  if (value < old) *address = value;
   return old;
 }
 template <typename T>

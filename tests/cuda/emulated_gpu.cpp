@@ -115,6 +115,7 @@ class EmulatedGpu : public Gpu {
 
   GpuKind kind() const override { return kind_; }
   Buffer allocate(int64_t bytes) override { return allocate_host_memory(bytes); }
+  Buffer allocate_shared(int64_t bytes) override { return allocate_host_memory(bytes); }
   DeviceMemory memory() override { return {}; }
   void write(std::byte* to, std::span<const std::byte> from) override {
     std::copy(from.begin(), from.end(), to);

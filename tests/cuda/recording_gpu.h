@@ -16,6 +16,7 @@ class RecordingGpu : public Gpu {
 
   GpuKind kind() const override { return kind_; }
   Buffer allocate(int64_t bytes) override { return allocate_host_memory(bytes); }
+  Buffer allocate_shared(int64_t bytes) override { return allocate_host_memory(bytes); }
   DeviceMemory memory() override { return {int64_t{1} << 40, int64_t{1} << 40}; }
   void write(std::byte*, std::span<const std::byte>) override {}
   void read(std::span<std::byte>, const std::byte*) override {}

@@ -3,6 +3,7 @@
 
 #include <array>
 
+#include "nf/executable.h"
 #include "nf/gradients.h"
 #include "nf/ops.h"
 #include "tests/cuda/emulated_gpu.h"
@@ -31,7 +32,7 @@ Tensor whole(const Shape& shape, uint64_t seed) { return test::random_integers(s
 
 }  // namespace
 
-TEST_CASE("cuda: gather copies rows of any width; ids outside give zeros") {
+TEST_CASE("cuda: gather copies rows of any width") {
   for (const DType dtype : {DType::f32, DType::bf16})
     for (const int64_t width : {1, 5, 8, 64}) {
       Graph graph;
@@ -40,13 +41,37 @@ TEST_CASE("cuda: gather copies rows of any width; ids outside give zeros") {
       graph.output("rows", embedding(table, ids));
       check(graph, {{"table", whole({11, width}, 1)}, {"ids", test::random_integers({3, 7}, 2, 0, 10)}});
     }
+}
+
+TEST_CASE("cuda: an id that is no row is the CPU's error, and the next run knows nothing of it") {
   Graph graph;
-  const Value table = input(graph, "table", DType::f32, {4, 4}), ids = input(graph, "ids", DType::i32, {3});
+  const Value table = input(graph, "table", DType::f32, {4, 8}), ids = input(graph, "ids", DType::i32, {300});
   graph.output("rows", embedding(table, ids));
-  Bindings state;
-  const Tensor out = test::run_on(cuda::emulated_cuda_device(), graph,
-                                  {{"table", whole({4, 4}, 3)}, {"ids", {{3}, {-1, 4, 1 << 30}}}}, state)[0];
-  for (double x : out.data) CHECK(x == 0);
+  const Tensor rows = whole({4, 8}, 3);
+  for (const double bad : {-1.0, 4.0, double{1 << 30}}) {
+    Tensor wrong = test::random_integers({300}, 2, 0, 3);
+    wrong.data[270] = wrong.data[299] = bad;
+    std::vector<std::string> messages;
+    for (const auto& device : {cpu_device(1), cuda::emulated_cuda_device()}) {
+      const auto executable = compile(graph, std::make_shared<State>(device));
+      executable->set_bytes("table", test::encode(rows, DType::f32));
+      executable->set_bytes("ids", test::encode(wrong, DType::i32));
+      std::vector<std::byte> out(static_cast<size_t>(executable->output_type("rows").bytes()));
+      try {
+        executable->run();
+        executable->get_bytes("rows", out);
+      } catch (const Error& error) {
+        messages.emplace_back(error.what());
+      }
+      executable->set_bytes("ids", test::encode(test::random_integers({300}, 2, 0, 3), DType::i32));
+      executable->run();
+      executable->get_bytes("rows", out);
+      device->synchronize();
+    }
+    REQUIRE(messages.size() == 2);
+    CHECK(messages[0] == messages[1]);
+    CHECK(messages[0].find("at position 270 is not in [0, 4)") != std::string::npos);
+  }
 }
 
 TEST_CASE("cuda: rows that share an id are summed in order, however often it occurs") {
@@ -55,7 +80,7 @@ TEST_CASE("cuda: rows that share an id are summed in order, however often it occ
   };
   for (const auto& [count, rows, width, highest] :
        {Case{1, 1, 1, 0}, Case{63, 9, 3, 8}, Case{64, 5, 8, 4}, Case{700, 1300, 5, 1299}, Case{1000, 3, 4, 0},
-        Case{513, 4, 300, 1}})
+        Case{513, 4, 300, 1}, Case{5000, 70000, 2, 69999}})
     for (const DType dtype : {DType::f32, DType::bf16})
       for (const bool accumulate : {false, true}) {
         CAPTURE(count);
@@ -73,6 +98,24 @@ TEST_CASE("cuda: rows that share an id are summed in order, however often it occ
               {{"table", whole({rows, width}, 7)}, {"sum", whole({rows, width}, 8)}},
               dtype == DType::f32 ? 0 : 4e-3);
       }
+}
+
+TEST_CASE("cuda: positions whose id is no row are left out of the sums") {
+  for (const int64_t rows : {3, 300}) {
+    Graph graph;
+    const Value ids = input(graph, "ids", DType::i32, {200}),
+                updates = input(graph, "updates", DType::f32, {200, 3});
+    graph.output("sums", scatter_add(ids, updates, rows));
+    const Tensor where = test::random_integers({200}, 9, -2, rows + 2), what = whole({200, 3}, 10);
+    std::vector<double> expected(static_cast<size_t>(rows * 3));
+    for (size_t i = 0; i < where.data.size(); ++i)
+      for (size_t j = 0; j < 3; ++j)
+        if (where.data[i] >= 0 && where.data[i] < static_cast<double>(rows))
+          expected[static_cast<size_t>(where.data[i]) * 3 + j] += what.data[i * 3 + j];
+    Bindings state;
+    CHECK(test::run_on(cuda::emulated_cuda_device(), graph, {{"ids", where}, {"updates", what}}, state)[0]
+              .data == expected);
+  }
 }
 
 TEST_CASE("cuda: concats and copies of windows") {
@@ -100,13 +143,22 @@ TEST_CASE("cuda: states are written, and slices of them from an entry on") {
       check(graph, {{"x", whole({2, 3, width}, 1)}, {"y", whole({5}, 2)}, {"start", {{}, {at}}}},
             {{"cache", whole({2, 9, width}, 3)}, {"copy", whole({5}, 4)}});
 
-    // Out of range: nothing is written.
-    Bindings state{{"cache", whole({2, 9, width}, 3)}, {"copy", whole({5}, 4)}};
-    const Tensor before = state.at("cache");
-    for (const double at : {-1.0, 7.0}) {
-      test::run_on(cuda::emulated_cuda_device(), graph,
-                   {{"x", whole({2, 3, width}, 1)}, {"y", whole({5}, 2)}, {"start", {{}, {at}}}}, state);
-      CHECK(state.at("cache").data == before.data);
+    // Out of range: nothing is written, and reading anything is the CPU's error.
+    const auto memory = std::make_shared<State>(cuda::emulated_cuda_device());
+    const auto executable = compile(graph, memory);
+    const auto bytes_of = [&](const std::string& name) {
+      std::vector<std::byte> bytes(static_cast<size_t>(memory->type(name).bytes()));
+      memory->read(name, bytes);
+      return bytes;
+    };
+    memory->write("cache", test::encode(whole({2, 9, width}, 3), DType::bf16));
+    for (const int32_t at : {-1, 7}) {
+      executable->set("start", std::span(&at, 1));
+      executable->run();
+      CHECK_THROWS_WITH_AS(bytes_of("copy"),
+                           doctest::Contains(fmt::format("3 entries from {} on do not fit in 9", at).c_str()),
+                           Error);
+      CHECK(bytes_of("cache") == test::encode(whole({2, 9, width}, 3), DType::bf16));
     }
   }
 }

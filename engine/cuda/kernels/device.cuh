@@ -134,6 +134,13 @@ __device__ __forceinline__ T block_reduce(T x, T* scratch) {
   return x;
 }
 
+// ---- faults
+
+// Leaves the first position whose value cannot be used, and the value; see engine/cuda/faults.h.
+__device__ __forceinline__ void report_fault(uint64_t* fault, int64_t position, int32_t value) {
+  atomicMin(fault, uint64_t(position) << 32 | uint32_t(value));
+}
+
 // ---- Philox 4x32-10, as engine/base/philox.h
 
 // The four words of a block: elements 4 block to 4 block + 3.

@@ -6,17 +6,14 @@
 
 namespace nf::cuda {
 
-constexpr int kRowThreads = 256;
-constexpr int kScanThreads = 1024;
-constexpr int kChunk = 64;  // sorted positions that one block adds up
-
 __device__ __forceinline__ int64_t global_thread() { return int64_t(blockIdx.x) * kRowThreads + threadIdx.x; }
 
 // A thread per unit.
 template <typename Unit>
 __device__ void copy_units(const CopyParams& p) {
-  int64_t rest = global_thread();
-  if (rest >= p.units) return;
+  const int64_t unit = global_thread();
+  if (unit >= p.units) return;
+  int64_t rest = unit;
   int64_t from = 0, to = 0;
   for (int axis = 0; axis < p.axes; ++axis) {
     const int64_t index = axis == p.axes - 1 ? rest : rest % p.shape[axis];
@@ -25,7 +22,10 @@ __device__ void copy_units(const CopyParams& p) {
     to += index * p.to_strides[axis];
   }
   if (p.start != nullptr) {
-    if (*p.start < 0 || *p.start > p.last_start) return;
+    if (*p.start < 0 || *p.start > p.last_start) {
+      if (unit == 0) report_fault(p.fault, 0, *p.start);
+      return;
+    }
     to += *p.start * p.start_stride;
   }
   static_cast<Unit*>(p.to)[to] = static_cast<const Unit*>(p.from)[from];
@@ -37,35 +37,56 @@ __device__ void gather_units(const GatherParams& p) {
   if (i >= p.count * p.width) return;
   const int32_t id = p.ids[i / p.width];
   const bool inside = id >= 0 && id < p.rows;
+  if (!inside && i % p.width == 0) report_fault(p.fault, i / p.width, id);
   static_cast<Unit*>(p.out)[i] =
       inside ? static_cast<const Unit*>(p.table)[id * p.width + i % p.width] : Unit{};
 }
 
-// ---- scatter: positions are sorted by id (counting sort), then summed chunk by chunk
+// ---- scatter: positions are sorted by id, then summed chunk by chunk
 //
-// Integer atomics decide where a position is put among those of its row; its rank among them is counted
-// afterwards, so the result is the sorted order whatever the atomics did.
+// The sort is a radix sort, a pass per kDigitBits bits of the ids from the lowest on: the digits of each tile
+// of positions are counted, the counts are summed up to where each tile's first position of each digit goes,
+// and the positions are placed in their order. Ids outside [0, rows) count as `rows`: they come last.
+
+__device__ __forceinline__ int32_t sort_key(const ScatterParams& p, int32_t position) {
+  const int32_t id = p.ids[position];
+  return id >= 0 && id < p.rows ? id : int32_t(p.rows);
+}
 
 __device__ inline void scatter_clear(const ScatterParams& p) {
   const int64_t i = global_thread();
-  if (i <= p.rows) p.starts[i] = 0;
-  if (!p.accumulate && i < p.rows * p.width) p.sums[i] = 0;
+  if (i < p.rows * p.width) p.sums[i] = 0;
 }
 
-__device__ inline void scatter_count(const ScatterParams& p) {
-  const int64_t i = global_thread();
-  if (i >= p.count) return;
-  const int32_t id = p.ids[i];
-  if (id >= 0 && id < p.rows) atomicAdd(&p.starts[id + 1], 1);
+// The positions in the order that the pass finds them in; the first finds them in their own.
+__device__ __forceinline__ int32_t position_at(const ScatterPass& pass, int64_t at) {
+  return pass.from == nullptr ? int32_t(at) : pass.from[at];
 }
 
-// One block: counts to starts.
-__device__ inline void scatter_scan(const ScatterParams& p) {
+__device__ __forceinline__ int digit_of(const ScatterPass& pass, int32_t position) {
+  return (sort_key(pass.p, position) >> pass.shift) & (kDigits - 1);
+}
+
+// blockIdx.x: the tile.
+__device__ inline void scatter_count(const ScatterPass& pass) {
+  static_assert(kDigits == kRowThreads);
+  __shared__ int32_t counts[kDigits];
+  counts[threadIdx.x] = 0;
+  __syncthreads();
+  const int64_t first = int64_t(blockIdx.x) * kSortTile, last = min(pass.p.count, first + kSortTile);
+  for (int64_t at = first + threadIdx.x; at < last; at += kRowThreads)
+    atomicAdd(&counts[digit_of(pass, position_at(pass, at))], 1);
+  __syncthreads();
+  pass.p.counts[threadIdx.x * int64_t(gridDim.x) + blockIdx.x] = counts[threadIdx.x];
+}
+
+// One block: each count becomes the sum of those before it.
+__device__ inline void scatter_scan(const ScatterPass& pass) {
   __shared__ int32_t sums[kScanThreads];
-  const int64_t per_thread = (p.rows + kScanThreads - 1) / kScanThreads;
-  const int64_t first = threadIdx.x * per_thread, last = min(p.rows, first + per_thread);
+  const int64_t per_thread = (pass.counters + kScanThreads - 1) / kScanThreads;
+  const int64_t first = threadIdx.x * per_thread, last = min(pass.counters, first + per_thread);
   int32_t sum = 0;
-  for (int64_t row = first; row < last; ++row) sum += p.starts[row + 1];
+  for (int64_t i = first; i < last; ++i) sum += pass.p.counts[i];
   sums[threadIdx.x] = sum;
   __syncthreads();
   for (int step = 1; step < kScanThreads; step *= 2) {
@@ -75,30 +96,47 @@ __device__ inline void scatter_scan(const ScatterParams& p) {
     __syncthreads();
   }
   int32_t start = sums[threadIdx.x] - sum;
-  for (int64_t row = first; row < last; ++row) {
-    p.cursors[row] = start;
-    start += p.starts[row + 1];
-    p.starts[row + 1] = start;
+  for (int64_t i = first; i < last; ++i) {
+    const int32_t count = pass.p.counts[i];
+    pass.p.counts[i] = start;
+    start += count;
   }
 }
 
-__device__ inline void scatter_place(const ScatterParams& p) {
-  const int64_t i = global_thread();
-  if (i >= p.count) return;
-  const int32_t id = p.ids[i];
-  if (id >= 0 && id < p.rows) p.placed[atomicAdd(&p.cursors[id], 1)] = int32_t(i);
-}
-
-__device__ inline void scatter_rank(const ScatterParams& p) {
-  const int64_t at = global_thread();
-  if (at >= p.starts[p.rows]) return;
-  const int32_t position = p.placed[at], id = p.ids[position];
-  int32_t rank = 0;
-  for (int32_t other = p.starts[id]; other < p.starts[id + 1]; ++other) rank += p.placed[other] < position;
-  p.sorted[p.starts[id] + rank] = position;
+// blockIdx.x: the tile. The block takes as many positions at a time as it has threads: one's place among
+// those of its digit is what earlier rounds, earlier warps and earlier lanes have of it.
+__device__ inline void scatter_place(const ScatterPass& pass) {
+  constexpr int kWarps = kRowThreads / 32;
+  __shared__ int32_t starts[kWarps][kDigits];
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  // Where the tile's next position goes whose digit is the thread's number.
+  int32_t next = pass.p.counts[threadIdx.x * int64_t(gridDim.x) + blockIdx.x];
+  const int64_t first = int64_t(blockIdx.x) * kSortTile, last = min(pass.p.count, first + kSortTile);
+  for (int64_t round = first; round < last; round += kRowThreads) {
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) starts[w][threadIdx.x] = 0;
+    __syncthreads();
+    const int64_t at = round + threadIdx.x;
+    const int32_t position = at < last ? position_at(pass, at) : 0;
+    const int digit = at < last ? digit_of(pass, position) : kDigits;
+    const uint32_t same = __match_any_sync(kAllLanes, digit);
+    const int before = __popc(same & ((1u << lane) - 1));
+    if (before == 0 && at < last) starts[warp][digit] = __popc(same);
+    __syncthreads();
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      const int32_t count = starts[w][threadIdx.x];
+      starts[w][threadIdx.x] = next;
+      next += count;
+    }
+    __syncthreads();
+    if (at < last) pass.to[starts[warp][digit] + before] = position;
+    __syncthreads();
+  }
 }
 
 __device__ inline void add_to_row(const ScatterParams& p, int32_t row, int64_t column, float sum) {
+  if (row == p.rows) return;
   float& to = p.sums[row * p.width + column];
   to = p.accumulate ? to + sum : sum;
 }
@@ -107,20 +145,19 @@ __device__ inline void add_to_row(const ScatterParams& p, int32_t row, int64_t c
 // finished here; one that crosses a border leaves a partial sum.
 template <typename T>
 __device__ void scatter_sum(const ScatterParams& p) {
-  const int64_t total = p.starts[p.rows], first = int64_t(blockIdx.x) * kChunk,
-                last = min(total, first + kChunk);
+  const int64_t first = int64_t(blockIdx.x) * kChunk, last = min(p.count, first + kChunk);
   const int64_t column = int64_t(blockIdx.y) * kRowThreads + threadIdx.x;
-  if (first >= last || column >= p.width) return;
+  if (column >= p.width) return;
   const T* updates = static_cast<const T*>(p.updates);
   float* const partials = p.partials + int64_t(blockIdx.x) * 2 * p.width;
-  const int32_t before = first > 0 ? p.ids[p.sorted[first - 1]] : -1;
-  const int32_t after = last < total ? p.ids[p.sorted[last]] : -1;
+  const int32_t before = first > 0 ? sort_key(p, p.sorted[first - 1]) : -1;
+  const int32_t after = last < p.count ? sort_key(p, p.sorted[last]) : -1;
   float sum = 0;
   bool is_first_run = true;
   for (int64_t at = first; at < last; ++at) {
-    const int32_t position = p.sorted[at], row = p.ids[position];
+    const int32_t position = p.sorted[at], row = sort_key(p, position);
     sum += to_float(updates[position * p.width + column]);
-    const int32_t next = at + 1 < last ? p.ids[p.sorted[at + 1]] : -1;
+    const int32_t next = at + 1 < last ? sort_key(p, p.sorted[at + 1]) : -1;
     if (next == row) continue;
     if (is_first_run && row == before)
       partials[column] = sum;
@@ -135,17 +172,17 @@ __device__ void scatter_sum(const ScatterParams& p) {
 
 // The runs that cross borders, each by the chunk in which it begins.
 __device__ inline void scatter_join(const ScatterParams& p) {
-  const int64_t total = p.starts[p.rows], first = int64_t(blockIdx.x) * kChunk;
+  const int64_t first = int64_t(blockIdx.x) * kChunk;
   const int64_t column = int64_t(blockIdx.y) * kRowThreads + threadIdx.x;
-  if (first + kChunk >= total || column >= p.width) return;
-  const auto id_at = [&](int64_t at) { return p.ids[p.sorted[at]]; };
+  if (first + kChunk >= p.count || column >= p.width) return;
+  const auto id_at = [&](int64_t at) { return sort_key(p, p.sorted[at]); };
   const int32_t row = id_at(first + kChunk - 1);
   const bool begins_before = first > 0 && id_at(first - 1) == row && id_at(first) == row;
   if (begins_before || id_at(first + kChunk) != row) return;
   float sum = p.partials[(int64_t(blockIdx.x) * 2 + 1) * p.width + column];
-  for (int64_t start = first + kChunk; start < total && id_at(start) == row; start += kChunk) {
+  for (int64_t start = first + kChunk; start < p.count && id_at(start) == row; start += kChunk) {
     sum += p.partials[start / kChunk * 2 * p.width + column];
-    if (start + kChunk < total && id_at(start + kChunk - 1) != row) break;
+    if (start + kChunk < p.count && id_at(start + kChunk - 1) != row) break;
   }
   add_to_row(p, row, column, sum);
 }
