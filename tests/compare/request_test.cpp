@@ -52,7 +52,7 @@ TEST_CASE("compare: each model has its own folder, and what is its own") {
   CHECK(gqa.line.model.num_hidden_layers == 6);
   CHECK(gqa.line.settings.batch_size == 4);
   CHECK(ngpt.line.settings.warmup_for(100) == 0);  // the variant's own
-  CHECK(gqa.line.settings.warmup_steps == 50);
+  CHECK(gqa.line.settings.warmup_ratio == 0.0625);
   CHECK(request.budget.kind == Budget::Kind::steps);
   CHECK(!request.evaluation_given);
 }

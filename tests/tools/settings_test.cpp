@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -327,7 +328,7 @@ TEST_CASE("settings: the command line's steps or epochs replace the config's") {
   CHECK(parse({"-m", "gqa", "--data", "d", "--epochs", "2"}).settings.steps == 0);
   CHECK(parse({"-m", "gqa", "--data", "d", "--epochs", "2"}).settings.epochs == 2);
   CHECK(parse({"-m", "gqa", "--data", "d", "--warmup-ratio", "0.5"}).settings.warmup_for(100) == 50);
-  CHECK(parse({"-m", "gqa", "--data", "d", "--steps", "8"}).settings.warmup_for(8) ==
+  CHECK(parse({"-m", "gqa", "--data", "d", "--steps", "8", "--warmup-steps", "50"}).settings.warmup_for(8) ==
         8);  // shorter than the config's warm-up
   CHECK(contains(message_of({"-m", "gqa", "--data", "d", "--epochs", "2", "--steps", "5"}), "two ways"));
 }
@@ -529,5 +530,13 @@ TEST_CASE("settings: every training key is known to both tables") {
     } catch (const Error& error) {
       CHECK_FALSE(contains(error.what(), "unknown key"));
     }
+  }
+  // And back: what the settings hold.
+  const auto settings = nlohmann::json::parse(merged_config_json(kModel, TrainSettings()))["training"];
+  CHECK(settings.size() > 30);
+  for (const auto& [key, value] : settings.items()) {
+    CAPTURE(key);
+    const auto keys = training_keys();
+    CHECK(std::find(keys.begin(), keys.end(), key) != keys.end());
   }
 }
