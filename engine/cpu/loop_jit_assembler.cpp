@@ -325,7 +325,7 @@ void LoopAssembler::begin_reductions() {
       if (op.pointer >= 0)
         vmovups(start, ptr[pointer(op.pointer) + static_cast<size_t>(v * vector_bytes_)]);
       else if (identity == 0)
-        bits_xor(start, start, Source(start));
+        clear(start);
       else
         broadcast(start, std::bit_cast<float>(identity));
       store_accumulator(start, r, v);

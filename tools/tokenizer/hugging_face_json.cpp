@@ -23,7 +23,8 @@ TokenizerJson::TokenizerJson(const std::string& text, const std::string& source)
 }
 
 Json TokenizerJson::copy(const Element& element, int depth, bool is_model) {
-  require(depth <= kMaxDepth, "{}: JSON nested deeper than {} levels", source_, kMaxDepth);
+  require(depth < kMaxDepth || !(element.is_array() || element.is_object()),
+          "{}: JSON nested deeper than {} levels", source_, kMaxDepth);
   switch (element.type()) {
     case Type::ARRAY: {
       Json list = Json::array();

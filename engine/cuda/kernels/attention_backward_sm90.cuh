@@ -64,8 +64,7 @@ struct BackwardKeysSm90 {
   }
 
   __device__ __forceinline__ void fill() {
-    Lots numbers(lots());
-    for (int number = numbers.next(); number >= 0; number = numbers.next()) fill_lot(lot(number));
+    for_each_lot(lots(), [&](int number) { fill_lot(lot(number)); });
   }
 
   __device__ __forceinline__ void fill_lot(const Lot& lot) {
@@ -103,8 +102,7 @@ struct BackwardKeysSm90 {
   }
 
   __device__ __forceinline__ void read(int warpgroup) {
-    Lots numbers(lots());
-    for (int number = numbers.next(); number >= 0; number = numbers.next()) read_lot(lot(number), warpgroup);
+    for_each_lot(lots(), [&](int number) { read_lot(lot(number), warpgroup); });
   }
 
   __device__ __forceinline__ void read_lot(const Lot& lot, int warpgroup) {
@@ -203,8 +201,7 @@ struct BackwardQueriesSm90 {
   static __device__ __forceinline__ int tile_start(int key) { return key / tile_keys * tile_keys; }
 
   __device__ __forceinline__ void fill() {
-    Lots numbers(lots());
-    for (int number = numbers.next(); number >= 0; number = numbers.next()) {
+    for_each_lot(lots(), [&](int number) {
       const QueryLot at = lot(number);
       const Visibility<A> visibility(p, at.batch);
       const KeyRange keys = at.keys(p, visibility);
@@ -227,12 +224,11 @@ struct BackwardQueriesSm90 {
                     p.value_width);
         ring.filled();
       }
-    }
+    });
   }
 
   __device__ __forceinline__ void read(int warpgroup) {
-    Lots numbers(lots());
-    for (int number = numbers.next(); number >= 0; number = numbers.next()) read_lot(lot(number), warpgroup);
+    for_each_lot(lots(), [&](int number) { read_lot(lot(number), warpgroup); });
   }
 
   __device__ __forceinline__ void read_lot(const QueryLot& lot, int warpgroup) {

@@ -37,8 +37,7 @@ struct ForwardSm90 {
   static __device__ __forceinline__ int tile_start(int key) { return key / tile_keys * tile_keys; }
 
   __device__ __forceinline__ void fill() {
-    Lots numbers(lots());
-    for (int number = numbers.next(); number >= 0; number = numbers.next()) {
+    for_each_lot(lots(), [&](int number) {
       const QueryLot at = lot(number);
       const Rows<const bf16> q(p.q, at.batch, at.head), k(p.k, at.batch, at.kv_head),
           v(p.v, at.batch, at.kv_head);
@@ -60,12 +59,11 @@ struct ForwardSm90 {
         load_panels(value_tile(), v.data, v.stride, key, limit, p.value_width);
         value_ring.filled();
       }
-    }
+    });
   }
 
   __device__ __forceinline__ void read(int warpgroup) {
-    Lots numbers(lots());
-    for (int number = numbers.next(); number >= 0; number = numbers.next()) read_lot(lot(number), warpgroup);
+    for_each_lot(lots(), [&](int number) { read_lot(lot(number), warpgroup); });
   }
 
   // Lets tiles that the warpgroup has no use for pass by.

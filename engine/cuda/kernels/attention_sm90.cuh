@@ -7,24 +7,16 @@
 
 namespace nf::cuda {
 
-// The block's lots of a grid's `count`: in rounds of one per block, every other one backwards, so that blocks
-// get as much to do as each other when the lots grow or shrink steadily.
-struct Lots {
-  int count, round = 0;
-
-  __device__ __forceinline__ explicit Lots(int count) : count(count) {}
-
-  // The next one, or -1.
-  __device__ __forceinline__ int next() {
-    const int blocks = gridDim.x;
-    for (; round * blocks < count;) {
-      const int lot = round * blocks + (round % 2 == 0 ? int(blockIdx.x) : blocks - 1 - int(blockIdx.x));
-      ++round;
-      if (lot < count) return lot;
-    }
-    return -1;
+// Calls visit(number) for each of the block's lots of a grid's `count`: in rounds of one per block, every
+// other one backwards, so that blocks get as much to do as each other when the lots grow or shrink steadily.
+template <typename Visit>
+__device__ __forceinline__ void for_each_lot(int count, const Visit& visit) {
+  const int blocks = gridDim.x;
+  for (int round = 0; round * blocks < count; ++round) {
+    const int lot = round * blocks + (round % 2 == 0 ? int(blockIdx.x) : blocks - 1 - int(blockIdx.x));
+    if (lot < count) visit(lot);
   }
-};
+}
 
 // The warpgroup that copies, as a team.
 struct Filler {
