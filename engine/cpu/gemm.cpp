@@ -1,10 +1,11 @@
 // Blocking after Goto: a task is one block of c. Its rows of a stay in the second-level cache, where they
 // stand or packed once for each block of k, and it takes b panel by panel, all rows passing over each. With
-// few rows every panel of b is packed just before its use, or, with very few, multiplied as it is read:
-// decoding is one pass over the weights. With many, b is packed in chunks that the third-level cache holds,
-// before any of it is used: by all threads together, or, if they are few, by each for itself, for to fetch
-// what another core has just written takes longer than to pack it. Goto, van de Geijn, "Anatomy of
-// high-performance matrix multiplication", ACM TOMS 34(3), 2008.
+// few rows every panel of b is packed just before its use, by threads that share out the columns and pack all
+// rows of a for themselves, or, with very few, multiplied as it is read: decoding is one pass over the
+// weights. With many, b is packed in chunks that the third-level cache holds, before any of it is used: by
+// all threads together, or, if they are few, by each for itself, for to fetch what another core has just
+// written takes longer than to pack it. Goto, van de Geijn, "Anatomy of high-performance matrix
+// multiplication", ACM TOMS 34(3), 2008.
 #include "cpu/gemm.h"
 
 #include <algorithm>
@@ -21,6 +22,7 @@ namespace nf::cpu {
 namespace {
 
 constexpr int64_t kMaxRows = 252;          // of a block; 252 rows of 1024 units take 1 MiB
+constexpr int64_t kMaxWholeRows = 512;     // of a block that takes all rows, since they are few
 constexpr int64_t kColumnsPrivate = 1024;  // most columns of a block
 constexpr int64_t kChunkColumns = 2048;    // most columns of a chunk of b
 constexpr int64_t kChunkUnits = 1 << 21;   // of a chunk of b: 8 MiB
@@ -54,6 +56,7 @@ struct Cut {
   bool shared;            // b is packed chunk by chunk
   bool copies;            // by every thread for itself, not by all together
   bool thin;              // nothing is packed
+  bool all_rows;          // a block takes all rows of c, which are few, and some of its columns
   bool partial;           // c is bf16 and k has several blocks: sums wait in f32
   int64_t chunk_columns;  // of b; all of them unless shared
   int64_t chunk_blocks;   // of k
@@ -77,7 +80,7 @@ struct Cut {
 };
 
 // Scratch memory, in units of 4 bytes and whole cache lines: chunks of b, each after a line that says whether
-// it is packed, then for each thread a, b, sums.
+// it is packed, then for each thread a line that says which rows of a are packed, a, b, sums.
 struct Layout {
   int64_t chunk_b, chunks, a, b, sums;
 
@@ -91,9 +94,16 @@ struct Layout {
     b = cut.shared ? 0 : lines(cut.panels_at_once * depth * lanes * cut.kernel->max_vectors);
     sums = cut.partial ? lines(cut.rows * cut.columns) : 0;
   }
-  int64_t thread_units() const { return a + b + sums; }
+  int64_t thread_units() const { return kLineUnits + a + b + sums; }
   int64_t units(int threads) const { return chunks * chunk_b + threads * thread_units(); }
 };
+
+// Whether the rows of c, fewer than its columns, are so few that one block takes them all: a thread then
+// packs a once for all its blocks, and each part of b that is its own.
+bool takes_all_rows(const GemmArgs& args, const Cut& cut) {
+  return !cut.direct_a && args.batch < 4 * cut.threads && args.m <= std::min(args.n, kMaxWholeRows) &&
+         args.m * cut.steps(args.k) <= kMaxWholeRows * kMaxSteps;
+}
 
 // Halves blocks until there are four tasks for every thread, so that one that is held up is made up for by
 // the others.
@@ -103,7 +113,8 @@ void cut_for_threads(const GemmArgs& args, Cut& cut) {
     const int64_t rows = ceil_div(args.m, cut.row_blocks),
                   columns = ceil_div(cut.chunk_columns, cut.column_blocks);
     if (rows * columns * args.k < 4 * kSmallWork) break;
-    const bool can_split_rows = rows >= 4 * cut.kernel->max_rows, can_split_columns = columns >= 2 * panel;
+    const bool can_split_rows = !cut.all_rows && rows >= 4 * cut.kernel->max_rows;
+    const bool can_split_columns = columns >= 2 * panel;
     if (!can_split_rows && !can_split_columns) break;
     // Shared panels of b cost a task nothing, so rows are split first; otherwise the longer side.
     const bool split_rows = can_split_rows && (cut.shared || !can_split_columns || rows > columns);
@@ -131,9 +142,12 @@ Cut cut_of(const GemmArgs& args, int threads) {
   cut.partial = args.c_dtype == DType::bf16 && cut.k_blocks > 1;
   cut.threads = args.batch * args.m * args.n * args.k < kSmallWork ? 1 : std::max(threads, 1);
   cut.thin = is_thin(args, *cut.kernel);
+  cut.direct_a = reads_rows(args, *cut.kernel);
+  cut.all_rows = takes_all_rows(args, cut);
   const bool few_items = args.batch < 4 * cut.threads;
-  cut.shared = few_items && (args.m > kMaxRows || (cut.threads > 1 && args.m >= 128 &&
-                                                   args.n < 4 * cut.threads * kColumnsPrivate / 2));
+  cut.shared = few_items && !cut.all_rows &&
+               (args.m > kMaxRows ||
+                (cut.threads > 1 && args.m >= 128 && args.n < 4 * cut.threads * kColumnsPrivate / 2));
   cut.copies = cut.shared && cut.threads <= kMostCopies && args.m >= cut.threads * kCopyRows;
   cut.chunk_columns = args.n;
   cut.chunk_blocks = cut.k_blocks;
@@ -147,7 +161,7 @@ Cut cut_of(const GemmArgs& args, int threads) {
       cut.chunk_blocks =
           std::clamp<int64_t>(kChunkUnits / (cut.chunk_columns * block_steps), 1, cut.k_blocks);
   }
-  cut.row_blocks = std::max<int64_t>(1, ceil_div(args.m, kMaxRows));
+  cut.row_blocks = cut.all_rows ? 1 : std::max<int64_t>(1, ceil_div(args.m, kMaxRows));
   cut.column_blocks = cut.shared ? 1 : std::max<int64_t>(1, ceil_div(args.n, kColumnsPrivate));
   cut_for_threads(args, cut);
   // Blocks of rows in equal number for every thread.
@@ -159,8 +173,8 @@ Cut cut_of(const GemmArgs& args, int threads) {
   cut.columns = ceil_div(panels, cut.column_blocks) * panel;
   // Where rows of b are contiguous, several panels at once make runs that are long enough for the memory.
   cut.panels_at_once = !cut.shared && args.b.col_stride == 1 ? 8 : 1;
-  cut.direct_a = reads_rows(args, *cut.kernel);
-  cut.whole_a = cut.direct_a || (!cut.shared && cut.rows * cut.steps(args.k) <= kMaxRows * kMaxSteps);
+  cut.whole_a =
+      cut.direct_a || cut.all_rows || (!cut.shared && cut.rows * cut.steps(args.k) <= kMaxRows * kMaxSteps);
   return cut;
 }
 
@@ -194,14 +208,16 @@ struct Chunk {
   }
 };
 
-// A block of c: `rows` rows from `row` on, panels [first_panel, last_panel) of the chunk.
+// A block of c: `rows` rows from `row` on, panels [first_panel, last_panel) of the chunk. `rows_name`: a
+// number above 0, the same for all blocks of these rows of this product.
 struct Block {
   const Chunk& chunk;
+  int32_t rows_name;
   int64_t row, rows, first_panel, last_panel;
   const int32_t* shared_b;  // null: panels of b are packed here
   int32_t* scratch;
   Panels tiles = chunk.cut.row_panels(rows);
-  std::array<int64_t, kMaxRows + 1> tile_begins = {};  // of each tile's rows, and the end of the last
+  std::array<int64_t, kMaxWholeRows + 1> tile_begins = {};  // of each tile's rows, and the end of the last
 
   void run();
   void multiply(int64_t k_block, int64_t first, int64_t last, const int32_t* a, int32_t* own_b,
@@ -262,7 +278,7 @@ void Block::round_sums(const float* sums) const {
 void Block::run() {
   const Cut& cut = chunk.cut;
   const Layout layout(chunk.args, cut);
-  int32_t* a = scratch;
+  int32_t* a = scratch + kLineUnits;
   int32_t* own_b = a + layout.a;
   float* sums = cut.partial ? reinterpret_cast<float*>(own_b + layout.b) : nullptr;
   const auto pack_a = [&](int64_t block, int32_t* to) {
@@ -280,8 +296,12 @@ void Block::run() {
         multiply(block, panel, std::min(panel + cut.panels_at_once, last_panel), a + a_offset(block), own_b,
                  sums);
   };
+  // The thread's block before may have had the same rows.
+  int32_t& packed = *scratch;
+  const bool is_packed = cut.whole_a && packed == rows_name;
+  packed = rows_name;
   for (int64_t block = chunk.first_block; block < chunk.last_block; ++block) {
-    pack_a(block, a + a_offset(block));
+    if (!is_packed) pack_a(block, a + a_offset(block));
     if (!cut.whole_a) multiply_all(block, block + 1);
   }
   if (cut.whole_a) multiply_all(chunk.first_block, chunk.last_block);
@@ -319,12 +339,14 @@ void run_blocks(const Chunk& first, int64_t items, int32_t* workspace) {
   const Layout layout(first.args, cut);
   int32_t* const scratch = workspace + layout.chunks * layout.chunk_b;
   const int64_t blocks = cut.row_blocks * cut.column_blocks, tasks = items * blocks;
+  for (int thread = 0; thread < cut.threads; ++thread) scratch[thread * layout.thread_units()] = 0;
   parallel_for(cut.threads, tasks, [&](int64_t task, int thread) {
     Chunk chunk = first;
     chunk.item += task / blocks;
     const int64_t i = task % blocks / cut.column_blocks, j = task % cut.column_blocks;
     const int64_t row = part_begin(first.args.m, cut.row_blocks, i);
     Block{chunk,
+          static_cast<int32_t>(task / cut.column_blocks + 1),
           row,
           part_begin(first.args.m, cut.row_blocks, i + 1) - row,
           part_begin(chunk.panels.count, cut.column_blocks, j),

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <array>
+#include <span>
 #include <utility>
 
 namespace nf::cpu {
@@ -27,8 +28,6 @@ __mmask16 mask16(int64_t count) {
 __mmask32 mask32(int64_t count) {
   return count >= 32 ? ~__mmask32{0} : count <= 0 ? 0 : (__mmask32{1} << count) - 1;
 }
-
-__m256i load(const uint16_t* from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); }
 
 // In place: lane j of vector i becomes lane i of vector j.
 [[gnu::always_inline]] inline void transpose(__m512i (&v)[16]) {
@@ -100,35 +99,33 @@ void pack_transposed(const uint16_t* panel, const PanelSource& s, int64_t used, 
   }
 }
 
-// Units of one step, `low` from the even element of k, `high` from the odd one: the first sixteen elements of
-// both, or (`upper`) the last.
-template <bool kUpper>
-[[gnu::always_inline]] inline __m512i pairs(__m512i low, __m512i high) {
+// Units of one step, `low` from the even element of k, `high` from the odd one: sixteen elements of both,
+// from `begin` on.
+[[gnu::always_inline]] inline __m512i pairs(__m512i low, __m512i high, int64_t begin) {
   alignas(64) static constexpr auto kOrder = [] {
     std::array<uint16_t, 32> order{};
-    for (uint16_t i = 0; i < 32; ++i)
-      order[i] = static_cast<uint16_t>(i / 2 + (i % 2 != 0 ? 32 : 0) + (kUpper ? 16 : 0));
+    for (uint16_t i = 0; i < 32; ++i) order[i] = static_cast<uint16_t>(i / 2 + (i % 2 != 0 ? 32 : 0));
     return order;
   }();
-  return _mm512_permutex2var_epi16(low, _mm512_load_si512(kOrder.data()), high);
+  const __m512i order =
+      _mm512_add_epi16(_mm512_load_si512(kOrder.data()), _mm512_set1_epi16(static_cast<short>(begin)));
+  return _mm512_permutex2var_epi16(low, order, high);
 }
 
-// Elements [k, k + kRowGroup) of one or two (`kWide`) vectors of a panel whose width is contiguous: two
-// neighbours along k are interleaved. Of each row `valid` elements are read. The rows of the next group are
-// called early, since a row's part is too short for the processor to see a stream in it.
-template <bool kWide, bool kWhole>
-[[gnu::always_inline]] inline void pack_rows(const uint16_t* from, const PanelSource& s, int64_t k,
-                                             __mmask32 valid, int64_t pitch, uint32_t* to) {
+// Elements [k, k + kRowGroup) of one vector of units, or of two, whose elements begin `shift` apart in a row.
+// Of each row `valid` elements are read. The rows of the next group are called early, since a row's part is
+// too short for the processor to see a stream in it.
+template <bool kTwo, bool kWhole>
+void pack_rows(const uint16_t* from, const PanelSource& s, int64_t k, __mmask32 valid, int64_t pitch,
+               uint32_t* to, int64_t shift, uint32_t* second) {
   const auto row = [&](int64_t at) {
     const uint16_t* start = from + at * s.k_stride;
     _mm_prefetch(start + kRowGroup * s.k_stride, _MM_HINT_T0);
-    if constexpr (!kWhole) return _mm512_maskz_loadu_epi16(valid, start);
-    return kWide ? _mm512_loadu_si512(start) : _mm512_castsi256_si512(load(start));
+    return kWhole ? _mm512_loadu_si512(start) : _mm512_maskz_loadu_epi16(valid, start);
   };
   const auto put = [&](int64_t at, __m512i low, __m512i high) {
-    uint32_t* out = to + at / 2 * pitch;
-    _mm512_store_si512(out, pairs<false>(low, high));
-    if constexpr (kWide) _mm512_store_si512(out + kLanes, pairs<true>(low, high));
+    _mm512_store_si512(to + at / 2 * pitch, pairs(low, high, 0));
+    if constexpr (kTwo) _mm512_store_si512(second + at / 2 * pitch, pairs(low, high, shift));
   };
   if (k + kRowGroup <= s.k) {
 #pragma GCC unroll 4
@@ -139,18 +136,26 @@ template <bool kWide, bool kWhole>
     put(at, row(at), at + 1 < s.k ? row(at + 1) : _mm512_setzero_si512());
 }
 
-// The same of a whole panel; `readable` elements of each row may be read.
-void pack_row_group(const uint16_t* panel, const PanelSource& s, int64_t k, int64_t readable, int64_t pitch,
+// The same for all of `parts`. What one vector of a row holds is packed at once: both vectors of a panel of
+// b, or two neighbouring panels of a.
+void pack_row_group(const uint16_t* from, const PanelSource& s, int64_t k, std::span<const RowPart> parts,
                     uint32_t* to) {
-  for (int64_t i = 0; i < pitch; i += 2 * kLanes) {
-    const bool wide = i + kLanes < pitch;
-    if (i + (wide ? 2 : 1) * kLanes > readable)
-      (wide ? pack_rows<true, false> : pack_rows<false, false>)(panel + i, s, k, mask32(readable - i), pitch,
-                                                                to + i);
-    else if (wide)
-      pack_rows<true, true>(panel + i, s, k, 0, pitch, to + i);
-    else
-      pack_rows<false, true>(panel + i, s, k, 0, pitch, to + i);
+  const int64_t steps = (s.k + 1) / 2;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const RowPart& part = parts[i];
+    uint32_t *const first = to + part.offset * steps, *second = nullptr;
+    int64_t shift = kLanes;
+    if (part.pitch > kLanes) {
+      second = first + kLanes;
+    } else if (i + 1 < parts.size() && parts[i + 1].begin - part.begin <= kLanes &&
+               parts[i + 1].pitch == kLanes) {
+      second = to + parts[++i].offset * steps;
+      shift = parts[i].begin - part.begin;
+    }
+    const bool whole = part.readable >= 2 * kLanes;
+    const auto pack = second == nullptr ? (whole ? pack_rows<false, true> : pack_rows<false, false>)
+                                        : (whole ? pack_rows<true, true> : pack_rows<true, false>);
+    pack(from + part.begin, s, k, mask32(part.readable), part.pitch, first, shift, second);
   }
 }
 
@@ -165,17 +170,14 @@ void pack_any(const uint16_t* from, const PanelSource& s, int64_t used, int64_t 
 
 void pack(const PanelSource& s, const Panels& panels, int64_t first, int64_t last, void* to) {
   const auto* from = static_cast<const uint16_t*>(s.data);
-  const int64_t steps = (s.k + 1) / 2;
-  const auto target = [&](int64_t p) {
-    return static_cast<uint32_t*>(to) + (panels.offset(p) - panels.offset(first)) * steps;
-  };
   if (s.k_stride != 1 && s.width_stride == 1) {
-    in_row_groups(s, panels, first, last, [&](int64_t k, const RowPart& part) {
-      pack_row_group(from + part.begin, s, k, part.readable, part.pitch,
-                     static_cast<uint32_t*>(to) + part.offset * steps);
+    return in_row_groups(s, panels, first, last, [&](int64_t k, std::span<const RowPart> parts) {
+      pack_row_group(from, s, k, parts, static_cast<uint32_t*>(to));
     });
-    return;
   }
+  const auto target = [&](int64_t p) {
+    return static_cast<uint32_t*>(to) + (panels.offset(p) - panels.offset(first)) * ((s.k + 1) / 2);
+  };
   for (int64_t p = first; p < last; ++p) {
     const auto one = s.k_stride == 1 ? pack_transposed : pack_any;
     one(from + panels.begin(p) * s.width_stride, s, panels.used(p), panels.pitch(p), target(p));

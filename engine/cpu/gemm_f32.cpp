@@ -130,9 +130,10 @@ void pack_as(const PanelSource& s, const Panels& panels, int64_t first, int64_t 
   const T* from = static_cast<const T*>(s.data);
   const auto target = [&](int64_t p) { return to + (panels.offset(p) - panels.offset(first)) * s.k; };
   if (s.k_stride != 1 && s.width_stride == 1) {
-    in_row_groups(s, panels, first, last, [&](int64_t k, const RowPart& part) {
-      pack_rows(from + part.begin + k * s.k_stride, s, std::min(kRowGroup, s.k - k), part.readable,
-                part.pitch, to + part.offset * s.k + k * part.pitch);
+    in_row_groups(s, panels, first, last, [&](int64_t k, std::span<const RowPart> parts) {
+      for (const RowPart& part : parts)
+        pack_rows(from + part.begin + k * s.k_stride, s, std::min(kRowGroup, s.k - k), part.readable,
+                  part.pitch, to + part.offset * s.k + k * part.pitch);
     });
     return;
   }

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <span>
 #include <string_view>
 
 #include "nf/dtype.h"
@@ -61,8 +62,8 @@ struct RowPart {
   int64_t pitch, offset;
 };
 
-// Calls pack(k, part) for each group of kRowGroup elements from k on and each panel in [first, last); the
-// parts' offsets count from the first panel's.
+// Calls pack(k, parts) for each group of kRowGroup elements from k on and the panels in [first, last), as
+// many at once as above; the parts' offsets count from the first panel's.
 template <typename Pack>
 void in_row_groups(const PanelSource& source, const Panels& panels, int64_t first, int64_t last, Pack pack) {
   for (int64_t p = first; p < last; p += kPanelsAtOnce) {
@@ -71,8 +72,7 @@ void in_row_groups(const PanelSource& source, const Panels& panels, int64_t firs
     for (int64_t i = 0; i < count; ++i)
       parts[i] = {panels.begin(p + i), panels.width - panels.begin(p + i), panels.pitch(p + i),
                   panels.offset(p + i) - panels.offset(first)};
-    for (int64_t k = 0; k < source.k; k += kRowGroup)
-      for (int64_t i = 0; i < count; ++i) pack(k, parts[i]);
+    for (int64_t k = 0; k < source.k; k += kRowGroup) pack(k, std::span<const RowPart>(parts, count));
   }
 }
 
