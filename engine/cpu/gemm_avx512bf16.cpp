@@ -217,14 +217,14 @@ void tile_of(const TileArgs& args) {
 #pragma GCC unroll 14
   for (int i = 0; i < kTileRows; ++i)
 #pragma GCC unroll 2
-    for (int j = 0; j < kTileVectors; ++j) {
-      sum[i][j] = _mm512_setzero_ps();
-      // The tile of c arrives while the loop below runs.
-      _mm_prefetch(static_cast<char*>(args.c) + (i * args.c_stride + j * kLanes) * store_size(args.store),
-                   _MM_HINT_T0);
-    }
+    for (int j = 0; j < kTileVectors; ++j) sum[i][j] = _mm512_setzero_ps();
+  // The tile of c is called line by line while the sums are made: all at once would hold up their operands.
+  const char* const c = static_cast<const char*>(args.c);
+  const int64_t c_row = args.c_stride * store_size(args.store);
+  const int64_t c_vector = (kTileVectors - 1) * kLanes * store_size(args.store);
   for (int64_t step = 0; step < args.steps; ++step, b += kTileVectors * kLanes) {
     __m512bh row[kTileVectors];
+    _mm_prefetch(c + step % 16 * c_row + (step < 16 ? 0 : c_vector), _MM_HINT_T0);
 #pragma GCC unroll 2
     for (int j = 0; j < kTileVectors; ++j) row[j] = as_pairs(_mm512_load_si512(b + j * kLanes));
 #pragma GCC unroll 14
