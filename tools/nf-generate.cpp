@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <sstream>
@@ -40,7 +41,9 @@ void describe(FlagTable& flags, Arguments& a) {
            "standard input is no terminal, a new document begins",
        .letter = 'p'},
       a.prompts);
-  flags.text({.name = "prompts", .takes = "FILE", .help = "prompts from a file, one per line"},
+  flags.text({.name = "prompts",
+              .takes = "FILE",
+              .help = "prompts from a file, one per line; -: from standard input"},
              a.prompts_file);
   flags.toggle(
       {.name = "special", .help = "where a prompt spells a special token (<|endoftext|>), it is that token"},
@@ -202,21 +205,23 @@ class Program {
   std::optional<Generator> generator_;
 };
 
-std::vector<std::string> lines_of(const std::string& file) {
+std::vector<std::string> prompts_from(const std::string& file) {
+  const bool piped = file == "-";
+  std::istringstream held(piped ? "" : read_file(file));
+  std::istream& text = piped ? std::cin : held;
   std::vector<std::string> lines;
-  std::istringstream text(read_file(file));
   for (std::string line; std::getline(text, line);) {
     if (line.ends_with('\r')) line.pop_back();
     if (!line.empty()) lines.push_back(line);
   }
-  require(!lines.empty(), "nf-generate: {}: holds no line of text", file);
+  require(!lines.empty(), "nf-generate: {}: holds no line of text", piped ? "standard input" : file);
   return lines;
 }
 
 int generate(const Arguments& a) {
   std::vector<std::string> prompts = a.prompts;
   if (!a.prompts_file.empty()) {
-    const std::vector<std::string> more = lines_of(a.prompts_file);
+    const std::vector<std::string> more = prompts_from(a.prompts_file);
     prompts.insert(prompts.end(), more.begin(), more.end());
   }
   Program program(a);

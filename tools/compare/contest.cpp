@@ -176,8 +176,9 @@ void Contest::announce() {
                : fmt::format("{} to {} steps, --budget {}", fewest->facts.steps, most->facts.steps,
                              request_.budget.text);
   subtitle_ += "; " + length;
-  print(fmt::format("{}\n{} runs in {}, watch them in {}\n", subtitle_, runs_.size(), request_.out.string(),
-                    page_.file().string()));
+  print(fmt::format("{}\n{} in {}, watch {} in {}\n", subtitle_,
+                    runs_.size() == 1 ? "1 run" : fmt::format("{} runs", runs_.size()), request_.out.string(),
+                    runs_.size() == 1 ? "it" : "them", page_.file().string()));
   if (const std::string warning = size_warning(runs_); !warning.empty()) print("note: " + warning + "\n");
 }
 
