@@ -70,8 +70,7 @@ class Learner {
       std::vector<uint32_t> places = std::move(found->second.words);
       pairs_.erase(found);
       std::ranges::sort(places);
-      const auto [first, last] = std::ranges::unique(places);
-      places.erase(first, last);
+      places.erase(std::unique(places.begin(), places.end()), places.end());
       const int32_t id = id_of(merge);
       for (const uint32_t place : places) replace(place, merge, id);
       for (const uint64_t pair : risen_)

@@ -1,0 +1,46 @@
+// Plain JSON values of a config, and what is said of wrong ones. `where` is "FILE: 'key'"; the messages go on
+// from there. Private to config's own sources.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "nf/error.h"
+#include "nf/json.h"
+
+namespace nf {
+
+inline std::string shown(const nlohmann::json& value) {
+  return printable(value.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace));
+}
+
+inline void read(bool& out, const nlohmann::json& value, const std::string& where) {
+  require(value.is_boolean(), "{} must be true or false, not {}", where, shown(value));
+  out = value.get<bool>();
+}
+
+inline void read(int64_t& out, const nlohmann::json& value, const std::string& where) {
+  const bool fits =
+      value.is_number_integer() && (!value.is_number_unsigned() || value.get<uint64_t>() <= INT64_MAX);
+  require(fits, "{} must be a whole number, not {}", where, shown(value));
+  out = value.get<int64_t>();
+}
+
+inline void read(double& out, const nlohmann::json& value, const std::string& where) {
+  require(value.is_number(), "{} must be a number, not {}", where, shown(value));
+  out = value.get<double>();
+}
+
+// Takes a key out of the object; null when it is absent.
+inline nlohmann::json take(nlohmann::json& object, std::string_view key) {
+  const auto at = object.find(key);
+  if (at == object.end()) return nullptr;
+  nlohmann::json value = std::move(*at);
+  object.erase(at);
+  return value;
+}
+
+}  // namespace nf
