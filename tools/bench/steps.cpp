@@ -5,6 +5,7 @@
 #include "models/training_step.h"
 #include "tools/config_file.h"
 #include "tools/program.h"
+#include "tools/trainer/plans.h"
 #include "tools/trainer/session.h"
 #include "tools/trainer/training_data.h"
 
@@ -18,24 +19,45 @@ TokenDataset random_tokens(int64_t count, int64_t vocab) {
   return TokenDataset(std::move(tokens), std::span(&count, 1), static_cast<int32_t>(vocab));
 }
 
-// Forward and backward alone, with loops as the compiler fuses them, or every op as a loop of its own.
-Timing time_micro_step(const Bench& bench, const BenchModel& chosen, bool fuse) {
-  const ModelConfig& model = chosen.model;
-  const ModelOptions options{.batch = chosen.settings.batch_size,
-                             .length = chosen.settings.seq_len,
-                             .compute = DType::bf16,
-                             .training = true};
-  const auto state = std::make_shared<State>(bench.device);
-  const std::vector<Parameter> parameters = model_parameters(model);
-  initialize_parameters(*state, parameters, 1);
-  copy_narrow(*state, parameters);
-  const auto step = compile(*micro_step(model, {.model = options}), state, {.fuse = fuse});
-  const std::vector<int32_t> tokens(static_cast<size_t>(options.batch * options.length), 7);
-  step->set<int32_t>("ids", tokens);
-  step->set<int32_t>("targets", tokens);
-  return measure(
-      bench, [&] { step->run(); }, [&] { return bench.device->peak_flops(DType::bf16); });
-}
+// The graphs of a step, with loops as the compiler fuses them, or every op as a loop of its own.
+class StepGraphs {
+ public:
+  StepGraphs(const Bench& bench, const BenchModel& chosen, bool fuse) : bench_(bench) {
+    const ModelConfig& model = chosen.model;
+    const ModelOptions options{.batch = chosen.settings.batch_size,
+                               .length = chosen.settings.seq_len,
+                               .compute = DType::bf16,
+                               .training = true};
+    const auto state = std::make_shared<State>(bench.device);
+    const std::vector<Parameter> parameters = model_parameters(model);
+    initialize_parameters(*state, parameters, 1);
+    copy_narrow(*state, parameters);
+    micro_ = compile(*micro_step(model, {.model = options}), state, {.fuse = fuse});
+    update_ =
+        compile(*update_step(model, optimizer_options(chosen.settings), DType::bf16), state, {.fuse = fuse});
+    const std::vector<int32_t> tokens(static_cast<size_t>(options.batch * options.length), 7);
+    micro_->set<int32_t>("ids", tokens);
+    micro_->set<int32_t>("targets", tokens);
+    const float small = 1e-5F, one = 1;
+    update_->set("learning_rate", std::span(&small, 1));
+    update_->set("step", std::span(&one, 1));
+    update_->set("gradient_scale", std::span(&small, 1));
+  }
+
+  Timing time(bool with_update) const {
+    return measure(
+        bench_,
+        [&] {
+          micro_->run();
+          if (with_update) update_->run();
+        },
+        [&] { return bench_.device->peak_flops(DType::bf16); });
+  }
+
+ private:
+  const Bench& bench_;
+  std::unique_ptr<Executable> micro_, update_;
+};
 
 }  // namespace
 
@@ -85,13 +107,17 @@ void bench_steps(const Bench& bench, const BenchModel& chosen, BenchReport& repo
              nf::name(step.compute),
              {step.seconds * 1e3, step.tokens_per_second,
               step.flops_per_token * step.tokens_per_second * 1e-9, step.share_of_peak});
-  for (const bool fuse : {true, false}) {
-    const Timing timing = time_micro_step(bench, chosen, fuse);
-    const auto tokens = static_cast<double>(settings.batch_size * settings.seq_len);
-    const double rate = step.flops_per_token * tokens / timing.seconds;
-    report.row(fuse ? "forward and backward alone" : "the same, nothing fused", "bf16",
-               {timing.seconds * 1e3, tokens / timing.seconds, rate * 1e-9, rate / timing.yardstick});
-  }
+  const auto tokens = static_cast<double>(settings.batch_size * settings.seq_len);
+  const StepGraphs fused(bench, chosen, true), unfused(bench, chosen, false);
+  for (const bool with_update : {true, false})
+    for (const StepGraphs* graphs : {&fused, &unfused}) {
+      const Timing timing = graphs->time(with_update);
+      const double rate = step.flops_per_token * tokens / timing.seconds;
+      report.row(fmt::format("{}{}", with_update ? "one micro-step and update" : "forward and backward alone",
+                             graphs == &fused ? "" : ", nothing fused"),
+                 "bf16",
+                 {timing.seconds * 1e3, tokens / timing.seconds, rate * 1e-9, rate / timing.yardstick});
+    }
 }
 
 }  // namespace nf
