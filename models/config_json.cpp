@@ -23,7 +23,7 @@ using Ordered = nlohmann::ordered_json;  // writing
 // --- values
 // ---------------------------------------------------------------------------------------------------------
 
-using nf::read;
+using nf::read;  // plain values; the overloads below would hide it
 
 // Spellings that others use for a value of ours.
 struct Synonym {

@@ -1,5 +1,7 @@
 #include "models/config_spellings.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <array>
 #include <utility>

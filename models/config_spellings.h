@@ -8,11 +8,11 @@
 namespace nf {
 
 // Other names of our keys become ours. Throws Error, which begins with `source`, where two names of one key
-// differ.
+// differ or a value cannot be brought over.
 void replace_spellings(nlohmann::json& object, std::string_view source);
 
-// What is left of a class of Hugging Face: its type becomes a variant with the class's defaults, keys without
-// effect go. Leaves our keys alone; spellings have been replaced. Throws Error for what is not supported.
+// After replace_spellings(): a class of Hugging Face becomes the variant it is, with the class's defaults,
+// its nulls become what they stand for, and keys without effect go. Throws Error for what is not supported.
 void canonicalise(nlohmann::json& object, std::string_view source);
 
 }  // namespace nf

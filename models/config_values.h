@@ -1,5 +1,5 @@
-// Plain JSON values of a config, and what is said of wrong ones. `where` is "FILE: 'key'"; the messages go on
-// from there. Private to config's own sources.
+// Plain values in JSON, of configs and of what programs keep, and what is said of wrong ones. `where` is
+// "FILE: 'key'"; the messages go on from there.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +13,7 @@
 
 namespace nf {
 
+// As one line of an error.
 inline std::string shown(const nlohmann::json& value) {
   return printable(value.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace));
 }

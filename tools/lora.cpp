@@ -3,6 +3,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "models/config_values.h"
 #include "nf/error.h"
 #include "nf/file.h"
 #include "nf/json.h"
@@ -14,10 +15,6 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr int64_t kMaxConfig = int64_t{1} << 24;
-
-std::string shown(const json& value) {
-  return printable(value.dump(-1, ' ', true, json::error_handler_t::replace));
-}
 
 // Features of PEFT that change what is computed. A file may mention them as long as they are off.
 constexpr std::string_view kMustBeOff[] = {"use_rslora",

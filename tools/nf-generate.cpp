@@ -92,7 +92,8 @@ bool read(Arguments& a, int argc, const char* const* argv) {
           argc, argv, "nf-generate continues a text with a trained model.",
           "  nf-generate -m runs/gqa --prompt 'Once upon a time' --max-tokens 300 --temperature 0.7\n"
           "  nf-generate -m runs/gqa --prompts questions.txt --stop 'Q:' --json\n"
-          "  nf-generate -m runs/gqa --top-p 0.9 --samples 3 -p 'The end of'"))
+          "  nf-generate -m runs/gqa --top-p 0.9 --samples 3 -p 'The end of'\n"
+          "  grep '^Q' questions.txt | nf-generate -m runs/gqa --prompts -"))
     return false;
   require(!a.model.empty(), "nf-generate: give a model: -m DIR, a run of nf-train; see --help");
   a.sampling.seed = static_cast<uint64_t>(a.seed);
@@ -214,6 +215,7 @@ std::vector<std::string> prompts_from(const std::string& file) {
     if (line.ends_with('\r')) line.pop_back();
     if (!line.empty()) lines.push_back(line);
   }
+  require(!text.bad(), "nf-generate: standard input cannot be read");
   require(!lines.empty(), "nf-generate: {}: holds no line of text", piped ? "standard input" : file);
   return lines;
 }

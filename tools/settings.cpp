@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <type_traits>
 
+#include "models/config_values.h"
 #include "nf/error.h"
 #include "nf/json.h"
 #include "tools/device.h"
@@ -46,10 +47,6 @@ std::string_view word(Enum value) {
 // --- values
 // ---------------------------------------------------------------------------------------------------------
 // `where` is "SOURCE: 'key'"; the messages go on from there.
-
-std::string shown(const json& value) {
-  return printable(value.dump(-1, ' ', true, json::error_handler_t::replace));
-}
 
 void read(bool& out, const json& value, const std::string& where) {
   require(value.is_boolean(), "{} must be true or false, not {}", where, shown(value));

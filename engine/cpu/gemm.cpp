@@ -23,6 +23,7 @@ namespace {
 
 constexpr int64_t kMaxRows = 252;          // of a block; 252 rows of 1024 units take 1 MiB
 constexpr int64_t kMaxWholeRows = 512;     // of a block that takes all rows, since they are few
+constexpr size_t kMaxTiles = 128;          // of a block: no kernel's tiles have fewer than 4 rows
 constexpr int64_t kColumnsPrivate = 1024;  // most columns of a block
 constexpr int64_t kChunkColumns = 2048;    // most columns of a chunk of b
 constexpr int64_t kChunkUnits = 1 << 21;   // of a chunk of b: 8 MiB
@@ -56,7 +57,7 @@ struct Cut {
   bool shared;            // b is packed chunk by chunk
   bool copies;            // by every thread for itself, not by all together
   bool thin;              // nothing is packed
-  bool all_rows;          // a block takes all rows of c, which are few, and some of its columns
+  bool few_rows;          // a block takes all rows of c and packs a, which serves the thread's next one too
   bool partial;           // c is bf16 and k has several blocks: sums wait in f32
   int64_t chunk_columns;  // of b; all of them unless shared
   int64_t chunk_blocks;   // of k
@@ -98,11 +99,13 @@ struct Layout {
   int64_t units(int threads) const { return chunks * chunk_b + threads * thread_units(); }
 };
 
-// Whether the rows of c, fewer than its columns, are so few that one block takes them all: a thread then
-// packs a once for all its blocks, and each part of b that is its own.
-bool takes_all_rows(const GemmArgs& args, const Cut& cut) {
+// Whether the rows of c, no more than its columns, are so few that a block takes them all. Threads then share
+// out the columns: each packs a once for all its blocks, and only those panels of b that are its own. There
+// must be columns enough for four tasks of every thread.
+bool has_few_rows(const GemmArgs& args, const Cut& cut) {
   return !cut.direct_a && args.batch < 4 * cut.threads && args.m <= std::min(args.n, kMaxWholeRows) &&
-         args.m * cut.steps(args.k) <= kMaxWholeRows * kMaxSteps;
+         cut.row_units(args.m) * cut.steps(args.k) <= kMaxWholeRows * kMaxSteps &&
+         cut.column_panels(args.n).count >= 4 * cut.threads;
 }
 
 // Halves blocks until there are four tasks for every thread, so that one that is held up is made up for by
@@ -113,7 +116,7 @@ void cut_for_threads(const GemmArgs& args, Cut& cut) {
     const int64_t rows = ceil_div(args.m, cut.row_blocks),
                   columns = ceil_div(cut.chunk_columns, cut.column_blocks);
     if (rows * columns * args.k < 4 * kSmallWork) break;
-    const bool can_split_rows = !cut.all_rows && rows >= 4 * cut.kernel->max_rows;
+    const bool can_split_rows = !cut.few_rows && rows >= 4 * cut.kernel->max_rows;
     const bool can_split_columns = columns >= 2 * panel;
     if (!can_split_rows && !can_split_columns) break;
     // Shared panels of b cost a task nothing, so rows are split first; otherwise the longer side.
@@ -143,9 +146,9 @@ Cut cut_of(const GemmArgs& args, int threads) {
   cut.threads = args.batch * args.m * args.n * args.k < kSmallWork ? 1 : std::max(threads, 1);
   cut.thin = is_thin(args, *cut.kernel);
   cut.direct_a = reads_rows(args, *cut.kernel);
-  cut.all_rows = takes_all_rows(args, cut);
+  cut.few_rows = has_few_rows(args, cut);
   const bool few_items = args.batch < 4 * cut.threads;
-  cut.shared = few_items && !cut.all_rows &&
+  cut.shared = few_items && !cut.few_rows &&
                (args.m > kMaxRows ||
                 (cut.threads > 1 && args.m >= 128 && args.n < 4 * cut.threads * kColumnsPrivate / 2));
   cut.copies = cut.shared && cut.threads <= kMostCopies && args.m >= cut.threads * kCopyRows;
@@ -161,7 +164,7 @@ Cut cut_of(const GemmArgs& args, int threads) {
       cut.chunk_blocks =
           std::clamp<int64_t>(kChunkUnits / (cut.chunk_columns * block_steps), 1, cut.k_blocks);
   }
-  cut.row_blocks = cut.all_rows ? 1 : std::max<int64_t>(1, ceil_div(args.m, kMaxRows));
+  cut.row_blocks = cut.few_rows ? 1 : std::max<int64_t>(1, ceil_div(args.m, kMaxRows));
   cut.column_blocks = cut.shared ? 1 : std::max<int64_t>(1, ceil_div(args.n, kColumnsPrivate));
   cut_for_threads(args, cut);
   // Blocks of rows in equal number for every thread.
@@ -174,7 +177,7 @@ Cut cut_of(const GemmArgs& args, int threads) {
   // Where rows of b are contiguous, several panels at once make runs that are long enough for the memory.
   cut.panels_at_once = !cut.shared && args.b.col_stride == 1 ? 8 : 1;
   cut.whole_a =
-      cut.direct_a || cut.all_rows || (!cut.shared && cut.rows * cut.steps(args.k) <= kMaxRows * kMaxSteps);
+      cut.direct_a || cut.few_rows || (!cut.shared && cut.rows * cut.steps(args.k) <= kMaxRows * kMaxSteps);
   return cut;
 }
 
@@ -208,16 +211,16 @@ struct Chunk {
   }
 };
 
-// A block of c: `rows` rows from `row` on, panels [first_panel, last_panel) of the chunk. `rows_name`: a
+// A block of c: `rows` rows from `row` on, panels [first_panel, last_panel) of the chunk. `rows_id`: a
 // number above 0, the same for all blocks of these rows of this product.
 struct Block {
   const Chunk& chunk;
-  int32_t rows_name;
+  int32_t rows_id;
   int64_t row, rows, first_panel, last_panel;
   const int32_t* shared_b;  // null: panels of b are packed here
   int32_t* scratch;
   Panels tiles = chunk.cut.row_panels(rows);
-  std::array<int64_t, kMaxWholeRows + 1> tile_begins = {};  // of each tile's rows, and the end of the last
+  std::array<int64_t, kMaxTiles + 1> tile_begins = {};  // of each tile's rows, and the end of the last
 
   void run();
   void multiply(int64_t k_block, int64_t first, int64_t last, const int32_t* a, int32_t* own_b,
@@ -296,10 +299,10 @@ void Block::run() {
         multiply(block, panel, std::min(panel + cut.panels_at_once, last_panel), a + a_offset(block), own_b,
                  sums);
   };
-  // The thread's block before may have had the same rows.
+  // Where all of its rows of a are packed at once, the thread's block before may have left the same ones.
   int32_t& packed = *scratch;
-  const bool is_packed = cut.whole_a && packed == rows_name;
-  packed = rows_name;
+  const bool is_packed = cut.whole_a && packed == rows_id;
+  packed = rows_id;
   for (int64_t block = chunk.first_block; block < chunk.last_block; ++block) {
     if (!is_packed) pack_a(block, a + a_offset(block));
     if (!cut.whole_a) multiply_all(block, block + 1);
@@ -339,7 +342,8 @@ void run_blocks(const Chunk& first, int64_t items, int32_t* workspace) {
   const Layout layout(first.args, cut);
   int32_t* const scratch = workspace + layout.chunks * layout.chunk_b;
   const int64_t blocks = cut.row_blocks * cut.column_blocks, tasks = items * blocks;
-  for (int thread = 0; thread < cut.threads; ++thread) scratch[thread * layout.thread_units()] = 0;
+  for (int thread = 0; thread < cut.threads; ++thread)
+    scratch[thread * layout.thread_units()] = 0;  // no rows of a are packed
   parallel_for(cut.threads, tasks, [&](int64_t task, int thread) {
     Chunk chunk = first;
     chunk.item += task / blocks;
@@ -403,6 +407,22 @@ size_t gemm_workspace(const GemmArgs& args, int threads) {
   const Cut cut = cut_of(args, threads);
   if (cut.thin) return 0;
   return static_cast<size_t>(Layout(args, cut).units(cut.threads)) * 4 + 64;
+}
+
+size_t gemm_workspace_of_any_strides(const GemmArgs& args, int threads) {
+  constexpr MatrixView kByRows{.row_stride = 1, .col_stride = 1},
+      kByColumns{.row_stride = 1, .col_stride = 2};
+  size_t most = 0;
+  for (const MatrixView& a : {kByRows, kByColumns})
+    for (const MatrixView& b : {kByRows, kByColumns}) {
+      GemmArgs one = args;
+      one.a.row_stride = a.row_stride;
+      one.a.col_stride = a.col_stride;
+      one.b.row_stride = b.col_stride;
+      one.b.col_stride = b.row_stride;
+      most = std::max(most, gemm_workspace(one, threads));
+    }
+  return most;
 }
 
 void gemm(const GemmArgs& args, void* workspace, int threads) {

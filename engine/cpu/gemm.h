@@ -41,8 +41,11 @@ struct GemmArgs {
   bool accumulate = false;  // c += a b; c must be f32
 };
 
-// Bytes of scratch memory that gemm() needs for these sizes, dtypes and threads. Pointers are not read.
+// Bytes of scratch memory that gemm() needs for these arguments and threads. Pointers are not read.
 size_t gemm_workspace(const GemmArgs& args, int threads);
+
+// The same, whichever strides a and b have: for who does not know them yet.
+size_t gemm_workspace_of_any_strides(const GemmArgs& args, int threads);
 
 // Computes the product on up to `threads` threads (1: on the caller's alone, fit for use inside a
 // task). `workspace` holds gemm_workspace(args, threads) bytes of any alignment, used by no one else during

@@ -116,15 +116,15 @@ void pack_transposed(const uint16_t* panel, const PanelSource& s, int64_t used, 
 // Of each row `valid` elements are read. The rows of the next group are called early, since a row's part is
 // too short for the processor to see a stream in it.
 template <bool kTwo, bool kWhole>
-void pack_rows(const uint16_t* from, const PanelSource& s, int64_t k, __mmask32 valid, int64_t pitch,
-               uint32_t* to, int64_t shift, uint32_t* second) {
+void pack_rows(const uint16_t* from, int64_t shift, const PanelSource& s, int64_t k, __mmask32 valid,
+               uint32_t* first, uint32_t* second, int64_t pitch) {
   const auto row = [&](int64_t at) {
     const uint16_t* start = from + at * s.k_stride;
     _mm_prefetch(start + kRowGroup * s.k_stride, _MM_HINT_T0);
     return kWhole ? _mm512_loadu_si512(start) : _mm512_maskz_loadu_epi16(valid, start);
   };
   const auto put = [&](int64_t at, __m512i low, __m512i high) {
-    _mm512_store_si512(to + at / 2 * pitch, pairs(low, high, 0));
+    _mm512_store_si512(first + at / 2 * pitch, pairs(low, high, 0));
     if constexpr (kTwo) _mm512_store_si512(second + at / 2 * pitch, pairs(low, high, shift));
   };
   if (k + kRowGroup <= s.k) {
@@ -143,19 +143,20 @@ void pack_row_group(const uint16_t* from, const PanelSource& s, int64_t k, std::
   const int64_t steps = (s.k + 1) / 2;
   for (size_t i = 0; i < parts.size(); ++i) {
     const RowPart& part = parts[i];
-    uint32_t *const first = to + part.offset * steps, *second = nullptr;
+    uint32_t* const first = to + part.offset * steps;
+    uint32_t* second = nullptr;
     int64_t shift = kLanes;
     if (part.pitch > kLanes) {
       second = first + kLanes;
-    } else if (i + 1 < parts.size() && parts[i + 1].begin - part.begin <= kLanes &&
-               parts[i + 1].pitch == kLanes) {
-      second = to + parts[++i].offset * steps;
-      shift = parts[i].begin - part.begin;
+    } else if (i + 1 < parts.size() && parts[i + 1].pitch == kLanes) {
+      const RowPart& next = parts[++i];
+      second = to + next.offset * steps;
+      shift = next.begin - part.begin;
     }
     const bool whole = part.readable >= 2 * kLanes;
     const auto pack = second == nullptr ? (whole ? pack_rows<false, true> : pack_rows<false, false>)
                                         : (whole ? pack_rows<true, true> : pack_rows<true, false>);
-    pack(from + part.begin, s, k, mask32(part.readable), part.pitch, first, shift, second);
+    pack(from + part.begin, shift, s, k, mask32(part.readable), first, second, part.pitch);
   }
 }
 
@@ -218,13 +219,17 @@ void tile_of(const TileArgs& args) {
   for (int i = 0; i < kTileRows; ++i)
 #pragma GCC unroll 2
     for (int j = 0; j < kTileVectors; ++j) sum[i][j] = _mm512_setzero_ps();
-  // The tile of c is called line by line while the sums are made: all at once would hold up their operands.
+  // The lines of c are called one in a step: all at once they would keep the first steps' operands waiting.
+  // Calling them again costs less than to ask whether it is done.
+  constexpr int kCalledRows = 16;
   const char* const c = static_cast<const char*>(args.c);
   const int64_t c_row = args.c_stride * store_size(args.store);
   const int64_t c_vector = (kTileVectors - 1) * kLanes * store_size(args.store);
   for (int64_t step = 0; step < args.steps; ++step, b += kTileVectors * kLanes) {
     __m512bh row[kTileVectors];
-    _mm_prefetch(c + step % 16 * c_row + (step < 16 ? 0 : c_vector), _MM_HINT_T0);
+    _mm_prefetch(c + std::min<int64_t>(step % kCalledRows, kTileRows - 1) * c_row +
+                     (step < kCalledRows ? 0 : c_vector),
+                 _MM_HINT_T0);
 #pragma GCC unroll 2
     for (int j = 0; j < kTileVectors; ++j) row[j] = as_pairs(_mm512_load_si512(b + j * kLanes));
 #pragma GCC unroll 14

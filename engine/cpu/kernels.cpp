@@ -56,10 +56,12 @@ GemmArgs gemm_args(const Node& node, const TensorView& a, const TensorView& b, c
           .accumulate = p.accumulate};
 }
 
+// Bound operands may be any view of the memory that the plan gives to others.
 size_t matmul_workspace(const Graph& graph, const Node& node, int threads) {
-  return gemm_workspace(gemm_args(node, dense_view(input_type(graph, node, 0)),
-                                  dense_view(input_type(graph, node, 1)), dense_view(node.outputs[0])),
-                        threads);
+  return gemm_workspace_of_any_strides(
+      gemm_args(node, dense_view(input_type(graph, node, 0)), dense_view(input_type(graph, node, 1)),
+                dense_view(node.outputs[0])),
+      threads);
 }
 
 Launch bind_matmul(const BoundNode& bound) {

@@ -51,11 +51,12 @@ std::shared_ptr<const MachineCode> assemble(const JitPlan& plan) {
     try {
       const LoopAssembler assembler(plan, avx512, most_accumulators, memory);
       return MachineCode::load(memory.first(assembler.size()));
+    } catch (const NoVectorLeft&) {
     } catch (const Xbyak::Error& error) {
       const int what = error;
-      // Too few vectors, or too long: the loop is interpreted.
-      if (what != Xbyak::ERR_INTERNAL && what != Xbyak::ERR_CODE_IS_TOO_BIG)
-        fail("cpu: a loop could not be assembled: {}", error.what());
+      const bool is_too_large = what == Xbyak::ERR_CODE_IS_TOO_BIG || what == Xbyak::ERR_IMM_IS_TOO_BIG ||
+                                what == Xbyak::ERR_OFFSET_IS_TOO_BIG;
+      if (!is_too_large) fail("cpu: a loop could not be assembled: {}", error.what());
     }
   }
   return nullptr;

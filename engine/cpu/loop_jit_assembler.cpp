@@ -376,7 +376,7 @@ LoopAssembler::Vector LoopAssembler::take(int owner) {
       found = r;
       farthest = next;
     }
-    if (found < 0) throw Xbyak::Error(Xbyak::ERR_INTERNAL);
+    if (found < 0) throw NoVectorLeft();
     evict(owners_[found]);
   }
   owners_[found] = owner;
@@ -399,7 +399,7 @@ void LoopAssembler::evict(int32_t value) {
   Place& place = places_[static_cast<size_t>(value)];
   const bool loadable = v.row || (v.pointer >= 0 && (v.made ? phase_ > v.phase : v.fixed));
   if (!loadable && place.spill < 0 && next_use(value, position_) != SIZE_MAX) {
-    if (spills_ == kSpills) throw Xbyak::Error(Xbyak::ERR_INTERNAL);
+    if (spills_ == kSpills) throw NoVectorLeft();
     place.spill = spills_++;
     vmovaps(frame(spills_at_ + place.spill * vector_bytes_), vector(place.vector));
   }

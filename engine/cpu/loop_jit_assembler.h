@@ -18,6 +18,9 @@
 
 namespace nf::cpu {
 
+// Thrown by LoopAssembler where a loop has more values at once than vectors and places to spill them.
+struct NoVectorLeft {};
+
 class LoopAssembler : private VectorCode {
  public:
   // `most_accumulators`: vectors that may hold what reductions have summed up. Throws Xbyak::Error when the

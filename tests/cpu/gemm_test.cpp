@@ -178,6 +178,52 @@ TEST_CASE("gemm: several blocks of k, of rows and of columns") {
       }
 }
 
+TEST_CASE("gemm: columns of a in several blocks of k, with few rows and with more") {
+  std::mt19937 random(5);
+  for (DType dtype : kDtypes)
+    for (DType c_dtype : kDtypes)
+      for (const auto& [m, n, k] : {std::array<int64_t, 3>{300, 203, 2100},
+                                    {600, 70, 2100},
+                                    {300, 400, 2100},
+                                    {253, 290, 70},
+                                    {448, 512, 70},
+                                    {512, 513, 70},
+                                    {513, 513, 70}}) {
+        const Product product(dtype, Layout::column_major, dtype, Layout::row_major, c_dtype, 1, m, n, k,
+                              random);
+        const std::vector<float> one = product.run(1);
+        CHECK(product.error(one) <= 1);
+        for (const int threads : {2, 3, 8}) CHECK(same_bits(one, product.run(threads)));
+      }
+}
+
+TEST_CASE("gemm: a workspace for any strides is enough for all") {
+  std::mt19937 random(6);
+  for (int round = 0; round < 300; ++round) {
+    const DType dtype = kDtypes[static_cast<size_t>(round % 2)],
+                c_dtype = kDtypes[static_cast<size_t>(round / 2 % 2)];
+    GemmArgs args{.batch = pick(random, 1, 3),
+                  .m = pick(random, 1, 700),
+                  .n = pick(random, 1, 700),
+                  .k = pick(random, 1, 4000)};
+    args.a.dtype = args.b.dtype = dtype;
+    args.c_dtype = c_dtype;
+    const int threads = static_cast<int>(pick(random, 1, 8));
+    const size_t enough = gemm_workspace_of_any_strides(args, threads);
+    const int64_t aligned = 4096;  // rows so far apart are packed
+    for (const int64_t a_row : {int64_t{1}, args.k, args.k + 3, aligned})
+      for (const int64_t a_col : {int64_t{1}, args.m, int64_t{3}})
+        for (const int64_t b_row : {int64_t{1}, args.n, int64_t{3}})
+          for (const int64_t b_col : {int64_t{1}, args.k, int64_t{5}}) {
+            args.a.row_stride = a_row;
+            args.a.col_stride = a_col;
+            args.b.row_stride = b_row;
+            args.b.col_stride = b_col;
+            CHECK(gemm_workspace(args, threads) <= enough);
+          }
+  }
+}
+
 TEST_CASE("gemm: the same bits for any number of threads, and for any part of a product") {
   std::mt19937 random(4);
   for (DType dtype : kDtypes)

@@ -69,7 +69,7 @@ class Learner {
                               static_cast<int32_t>(best.pair & 0xFFFFFFFFU)};
       std::vector<uint32_t> places = std::move(found->second.words);
       pairs_.erase(found);
-      std::ranges::sort(places);
+      std::sort(places.begin(), places.end());
       places.erase(std::unique(places.begin(), places.end()), places.end());
       const int32_t id = id_of(merge);
       for (const uint32_t place : places) replace(place, merge, id);

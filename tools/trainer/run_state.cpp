@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <span>
 
+#include "models/config_values.h"
 #include "nf/error.h"
 #include "nf/json.h"
 
@@ -26,10 +27,6 @@ constexpr std::string_view kNames[] = {"data", "run_name", "init_from", "track"}
 
 bool is_in(std::string_view key, std::span<const std::string_view> keys) {
   return std::find(keys.begin(), keys.end(), key) != keys.end();
-}
-
-std::string shown(const json& value) {
-  return printable(value.dump(-1, ' ', true, json::error_handler_t::replace));
 }
 
 const json& member(const json& object, const char* key, std::string_view source) {
