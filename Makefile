@@ -57,7 +57,7 @@ test: build      ## build and run all tests
 
 PROGRAMS = $(patsubst tools/%.cpp,%,$(wildcard tools/nf-*.cpp))
 DEMO_DATA  ?= /usr/share/games/fortunes
-DEMO_STEPS ?= 400
+DEMO_STEPS ?= 320
 DEMO_FLAGS ?= --batch-size 8 --seq-len 256 --eval-every 100 --eval-batches 10
 demo: configure  ## train an nGPT on Debian's fortunes (minutes), then let it write
 	$(call install,$(DEMO_PACKAGES),for a text to train on)
