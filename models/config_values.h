@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 
 #include "nf/error.h"
@@ -23,11 +25,15 @@ inline void read(bool& out, const nlohmann::json& value, const std::string& wher
   out = value.get<bool>();
 }
 
-inline void read(int64_t& out, const nlohmann::json& value, const std::string& where) {
+template <typename Integer>
+requires std::is_integral_v<Integer>
+void read(Integer& out, const nlohmann::json& value, const std::string& where) {
   const bool fits =
-      value.is_number_integer() && (!value.is_number_unsigned() || value.get<uint64_t>() <= INT64_MAX);
+      value.is_number_integer() &&
+      (!value.is_number_unsigned() || value.get<uint64_t>() <= std::numeric_limits<Integer>::max()) &&
+      value.get<int64_t>() >= std::numeric_limits<Integer>::min();
   require(fits, "{} must be a whole number, not {}", where, shown(value));
-  out = value.get<int64_t>();
+  out = value.get<Integer>();
 }
 
 inline void read(double& out, const nlohmann::json& value, const std::string& where) {

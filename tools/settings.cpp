@@ -48,26 +48,7 @@ std::string_view word(Enum value) {
 // ---------------------------------------------------------------------------------------------------------
 // `where` is "SOURCE: 'key'"; the messages go on from there.
 
-void read(bool& out, const json& value, const std::string& where) {
-  require(value.is_boolean(), "{} must be true or false, not {}", where, shown(value));
-  out = value.get<bool>();
-}
-
-template <typename Integer>
-requires std::is_integral_v<Integer>
-void read(Integer& out, const json& value, const std::string& where) {
-  const bool fits =
-      value.is_number_integer() &&
-      (!value.is_number_unsigned() || value.get<uint64_t>() <= std::numeric_limits<Integer>::max()) &&
-      value.get<int64_t>() >= std::numeric_limits<Integer>::min();
-  require(fits, "{} must be a whole number, not {}", where, shown(value));
-  out = value.get<Integer>();
-}
-
-void read(double& out, const json& value, const std::string& where) {
-  require(value.is_number(), "{} must be a number, not {}", where, shown(value));
-  out = value.get<double>();
-}
+using nf::read;  // plain values; the overloads below would hide it
 
 void read(std::string& out, const json& value, const std::string& where) {
   require(value.is_string(), "{} must be a string, not {}", where, shown(value));
