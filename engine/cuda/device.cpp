@@ -46,6 +46,24 @@ double measure_peak_flops(Gpu& gpu, DType dtype) {
   return best;
 }
 
+// Looks for faults of the kernels when it has waited for them.
+class CheckedReadback : public Readback {
+ public:
+  CheckedReadback(std::unique_ptr<Readback> readback, std::function<void()> check)
+      : readback_(std::move(readback)), check_(std::move(check)) {}
+
+  void read(int64_t at, int64_t bytes, const std::byte* from) override { readback_->read(at, bytes, from); }
+  std::span<const std::byte> wait() override {
+    const std::span<const std::byte> bytes = readback_->wait();
+    check_();
+    return bytes;
+  }
+
+ private:
+  std::unique_ptr<Readback> readback_;
+  std::function<void()> check_;
+};
+
 class GpuDevice : public Device {
  public:
   explicit GpuDevice(std::function<std::shared_ptr<Gpu>()> open) : open_(std::move(open)) {}
@@ -70,6 +88,9 @@ class GpuDevice : public Device {
   void read(std::span<std::byte> to, const std::byte* from) const override {
     gpu().read(to, from);
     check_faults();
+  }
+  std::unique_ptr<Readback> readback(int64_t bytes) const override {
+    return std::make_unique<CheckedReadback>(gpu().readback(bytes), [this] { check_faults(); });
   }
   void synchronize() const override {
     gpu().synchronize();

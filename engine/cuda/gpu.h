@@ -66,6 +66,7 @@ class Gpu {
   // Copies between host and device in the stream's order. `from` and `to` may be used again when they return.
   virtual void write(std::byte* to, std::span<const std::byte> from) = 0;
   virtual void read(std::span<std::byte> to, const std::byte* from) = 0;
+  virtual std::unique_ptr<Readback> readback(int64_t bytes) = 0;
 
   // Compiles kernels, or takes them from the cache on disk; one result per source. Throws Error with the
   // compiler's words.

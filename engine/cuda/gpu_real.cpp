@@ -1,8 +1,10 @@
 // The GPU itself, by the CUDA runtime.
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
+#include <mutex>
 
 #include "cuda/compiler.h"
 #include "cuda/cublas.h"
@@ -55,6 +57,82 @@ Buffer host_memory(int64_t bytes) {
   std::memset(address, 0, static_cast<size_t>(bytes));
   return {static_cast<std::byte*>(address), [](std::byte* p) { cudaFreeHost(p); }};
 }
+
+using Stream = std::shared_ptr<CUstream_st>;
+using Event = std::shared_ptr<CUevent_st>;
+
+Stream make_stream() {
+  cudaStream_t stream = nullptr;
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "make a stream");
+  return {stream, [](cudaStream_t s) { cudaStreamDestroy(s); }};
+}
+
+Event make_event() {
+  cudaEvent_t event = nullptr;
+  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "make an event");
+  return {event, [](cudaEvent_t e) { cudaEventDestroy(e); }};
+}
+
+class PinnedReadback : public Readback {
+ public:
+  PinnedReadback(Stream stream, int64_t bytes)
+      : stream_(std::move(stream)), size_(static_cast<size_t>(bytes)), memory_(host_memory(bytes)) {}
+
+  void read(int64_t at, int64_t bytes, const std::byte* from) override {
+    check(cudaMemcpyAsync(memory_.get() + at, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost,
+                          stream_.get()),
+          "read from the GPU");
+    check(cudaEventRecord(read_.get(), stream_.get()), "mark a read");
+  }
+  std::span<const std::byte> wait() override {
+    check(cudaEventSynchronize(read_.get()), "finish what was launched");
+    return {memory_.get(), size_};
+  }
+
+ private:
+  Stream stream_;
+  size_t size_;
+  Buffer memory_;
+  Event read_ = make_event();  // marks the last copy
+};
+
+// Page-locked memory that small writes pass through, so that the host need not wait until the stream comes to
+// them. Its parts are filled one after another; one is filled anew when its last copy is done.
+class Staging {
+ public:
+  static constexpr size_t kLargest = 1 << 20;
+
+  explicit Staging(Stream stream)
+      : stream_(std::move(stream)), memory_(host_memory(static_cast<int64_t>(kParts * kLargest))) {
+    for (Event& event : sent_) event = make_event();
+  }
+
+  // At most kLargest bytes.
+  void write(std::byte* to, std::span<const std::byte> from) {
+    const std::lock_guard lock(mutex_);
+    if (used_ + from.size() > kLargest) take_next_part();
+    std::byte* const place = memory_.get() + part_ * kLargest + used_;
+    std::copy(from.begin(), from.end(), place);
+    check(cudaMemcpyAsync(to, place, from.size(), cudaMemcpyHostToDevice, stream_.get()), "write to the GPU");
+    used_ += from.size();
+  }
+
+ private:
+  static constexpr size_t kParts = 4;
+
+  void take_next_part() {
+    check(cudaEventRecord(sent_[part_].get(), stream_.get()), "mark a write");
+    part_ = (part_ + 1) % kParts;
+    used_ = 0;
+    check(cudaEventSynchronize(sent_[part_].get()), "finish what was launched");
+  }
+
+  Stream stream_;
+  Buffer memory_;
+  std::array<Event, kParts> sent_;  // the last copy out of each part
+  size_t part_ = 0, used_ = 0;
+  std::mutex mutex_;
+};
 
 class LoadedKernel : public CompiledKernel {
  public:
@@ -123,6 +201,7 @@ class RealGpu : public Gpu {
   }
 
   void write(std::byte* to, std::span<const std::byte> from) override {
+    if (from.size() <= Staging::kLargest) return staging_.write(to, from);
     // Of pageable memory: it has been read when the call returns.
     check(cudaMemcpyAsync(to, from.data(), from.size(), cudaMemcpyHostToDevice, stream_.get()),
           "write to the GPU");
@@ -132,6 +211,11 @@ class RealGpu : public Gpu {
     check(cudaMemcpyAsync(to.data(), from, to.size(), cudaMemcpyDeviceToHost, stream_.get()),
           "read from the GPU");
     synchronize();
+  }
+
+  std::unique_ptr<Readback> readback(int64_t bytes) override {
+    use();
+    return std::make_unique<PinnedReadback>(stream_, bytes);
   }
 
   std::vector<std::shared_ptr<const CompiledKernel>> compile(std::span<const KernelSource> sources) override {
@@ -177,21 +261,14 @@ class RealGpu : public Gpu {
   void synchronize() override { check(cudaStreamSynchronize(stream_.get()), "finish what was launched"); }
 
  private:
-  using Stream = std::shared_ptr<CUstream_st>;
-
   RealGpu(int ordinal, const cudaDeviceProp& properties)
       : ordinal_(ordinal),
         kind_{.capability = 10 * properties.major + properties.minor,
               .processors = properties.multiProcessorCount},
         architecture_(architecture_of(properties)),
         stream_(make_stream()),
+        staging_(stream_),
         cublas_(stream_.get(), properties.name) {}
-
-  static Stream make_stream() {
-    cudaStream_t stream = nullptr;
-    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "make a stream");
-    return {stream, [](cudaStream_t s) { cudaStreamDestroy(s); }};
-  }
 
   // The runtime keeps a current device per thread.
   void use() const { check(cudaSetDevice(ordinal_), "take the GPU"); }
@@ -200,6 +277,7 @@ class RealGpu : public Gpu {
   GpuKind kind_;
   std::string architecture_;
   Stream stream_;
+  Staging staging_;
   Cublas cublas_;
 };
 

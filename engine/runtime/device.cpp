@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "runtime/immediate_readback.h"
+
 namespace nf {
 
 void Device::write(std::byte* to, std::span<const std::byte> from) const {
@@ -11,6 +13,11 @@ void Device::write(std::byte* to, std::span<const std::byte> from) const {
 
 void Device::read(std::span<std::byte> to, const std::byte* from) const {
   std::copy_n(from, to.size(), to.data());
+}
+
+std::unique_ptr<Readback> Device::readback(int64_t bytes) const {
+  return std::make_unique<ImmediateReadback>(
+      bytes, [this](std::span<std::byte> to, const std::byte* from) { read(to, from); });
 }
 
 Launch Device::record(std::vector<Launch> launches) const {

@@ -166,6 +166,11 @@ float Executable::scalar(std::string_view name) const {
   return value;
 }
 
+void Executable::read_later(std::string_view name, Readback& to, int64_t at) const {
+  const ValueId id = find_output(name);
+  to.read(at, plan_.graph->type(id).bytes(), bound_->view(id).as<std::byte>());
+}
+
 void Executable::run() {
   if (profiling_) return run_profiled();
   if (!recorded_) recorded_ = state_->device()->record(launches_);

@@ -11,6 +11,7 @@
 #include "cuda/kernel_files.h"
 #include "nf/error.h"
 #include "nf/file.h"
+#include "runtime/immediate_readback.h"
 #include "tests/cuda/emulator.h"
 #include "tests/support/folder.h"
 
@@ -122,6 +123,10 @@ class EmulatedGpu : public Gpu {
   }
   void read(std::span<std::byte> to, const std::byte* from) override {
     std::copy_n(from, to.size(), to.data());
+  }
+  std::unique_ptr<Readback> readback(int64_t bytes) override {
+    return std::make_unique<ImmediateReadback>(
+        bytes, [this](std::span<std::byte> to, const std::byte* from) { read(to, from); });
   }
 
   std::vector<std::shared_ptr<const CompiledKernel>> compile(std::span<const KernelSource> sources) override {

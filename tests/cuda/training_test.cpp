@@ -28,8 +28,12 @@ Trained train_on(std::shared_ptr<const Device> device, AttentionType type, const
   session.initialize();
   const auto batches = training_batches(data, settings);
   Trained trained;
-  for (int64_t step = 1; step <= 4; ++step) {
-    const StepResult result = session.step(*batches, step, 3e-3);
+  constexpr int64_t kSteps = 4;
+  const int64_t ahead = session.may_overlap() ? 1 : 0;
+  int64_t launched = 0;
+  for (int64_t step = 1; step <= kSteps; ++step) {
+    while (launched < std::min(step + ahead, kSteps)) session.launch(*batches, ++launched, 3e-3);
+    const StepResult result = session.finish();
     trained.losses.push_back(result.loss);
     trained.norms.push_back(result.gradient_norm);
   }

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "tests/trainer/allocations.h"
+#include "tests/trainer/late_device.h"
 #include "tests/trainer/training_support.h"
 #include "tools/program.h"
 
@@ -25,11 +26,13 @@ struct Ready {
   int64_t step = 0;
 
   explicit Ready(ModelConfig model = small_model(), const std::function<void(TrainSettings&)>& change = {},
-                 const std::string& text = small_text(3000), const std::string& file = "text.txt")
+                 std::shared_ptr<const Device> device = nullptr, const std::string& text = small_text(3000),
+                 const std::string& file = "text.txt")
       : settings(changed(small_settings(folder.write(file, text)), change)),
         data(load_training_data(settings)),
         batches(training_batches(data, settings)),
-        session(with_vocabulary(model, *data.tokenizer), settings, data.documents, open_device(settings)) {
+        session(with_vocabulary(model, *data.tokenizer), settings, data.documents,
+                device ? std::move(device) : open_device(settings)) {
     session.initialize();
   }
 
@@ -126,7 +129,7 @@ TEST_CASE("session: padded batches of many lengths train, and padding changes no
         s.batch_mode = BatchMode::pad;
         s.seq_len = 20;  // not a multiple of 8: rows end at 24
       },
-      lines, "text.jsonl");
+      nullptr, lines, "text.jsonl");
   CHECK(run.data.documents);
   const double first = run.next().loss;
   double last = 0;
@@ -163,14 +166,63 @@ TEST_CASE("session: steps allocate nothing after the first") {
   }
 }
 
+TEST_CASE("session: on a device that works by itself steps may overlap, with the same bits") {
+  const auto device = std::make_shared<LateDevice>();
+  const auto twice = [](TrainSettings& s) { s.grad_accum = 2; };
+  Ready expected(small_model(), twice), run(small_model(), twice, device);
+  CHECK(!expected.session.may_overlap());
+  REQUIRE(run.session.may_overlap());
+  run.session.launch(*run.batches, 1, run.settings.lr);
+  for (int64_t step = 1; step <= 5; ++step) {
+    if (step < 5) run.session.launch(*run.batches, step + 1, run.settings.lr);
+    const StepResult result = run.session.finish(), wanted = expected.next();
+    CHECK(result.loss == wanted.loss);
+    CHECK(result.gradient_norm == wanted.gradient_norm);
+    CHECK((device->waiting() > 0) == (step < 5));
+  }
+  std::vector<Buffer> copies;
+  for (const Parameter& p : run.session.parameters()) {
+    const std::span<const std::byte> got = run.session.state().host_bytes(p.name, copies),
+                                     wanted = expected.session.state().memory(p.name);
+    CHECK(std::equal(got.begin(), got.end(), wanted.begin(), wanted.end()));
+  }
+}
+
+TEST_CASE("session: at most two steps are under way") {
+  Ready run;
+  CHECK_THROWS_AS(run.session.finish(), Error);
+  for (int64_t step = 1; step <= 2; ++step) run.session.launch(*run.batches, step, 0);
+  CHECK_THROWS_AS(run.session.launch(*run.batches, 3, 0), Error);
+}
+
+// Breaks one weight.
+void spoil(State& state, const std::string& name) {
+  std::vector<std::byte> bytes(static_cast<size_t>(state.type(name).bytes()));
+  state.read(name, bytes);
+  const float bad = std::numeric_limits<float>::quiet_NaN();
+  std::memcpy(bytes.data() + 40, &bad, sizeof bad);
+  state.write(name, bytes);
+}
+
+TEST_CASE("session: a loss that is not finite names its origin, with the next step under way too") {
+  Ready run(
+      small_model(), [](TrainSettings& s) { s.grad_accum = 2; }, std::make_shared<LateDevice>());
+  run.session.launch(*run.batches, 1, run.settings.lr);
+  run.session.finish();
+  spoil(run.session.state(), "model.layers.0.self_attn.o_proj.weight");
+  run.session.launch(*run.batches, 2, run.settings.lr);
+  run.session.launch(*run.batches, 3, run.settings.lr);
+  CHECK_THROWS_WITH_AS(
+      run.session.finish(),
+      doctest::Contains("step 2: the loss is not a number; the first value that is not finite: state "
+                        "'model.layers.0.self_attn.o_proj.weight'"),
+      RunFailed);
+}
+
 TEST_CASE("session: a loss that is not finite names its origin") {
   Ready run;
   const std::string name = "model.layers.1.mlp.down_proj.weight";
-  std::vector<std::byte> bytes(static_cast<size_t>(run.session.state().type(name).bytes()));
-  run.session.state().read(name, bytes);
-  const float bad = std::numeric_limits<float>::quiet_NaN();
-  std::memcpy(bytes.data() + 40, &bad, sizeof bad);
-  run.session.state().write(name, bytes);
+  spoil(run.session.state(), name);
   CHECK_THROWS_WITH_AS(run.next(), doctest::Contains("state 'model.layers.1.mlp.down_proj.weight'"),
                        RunFailed);
 }

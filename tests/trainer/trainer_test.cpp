@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "nf/file.h"
+#include "tests/trainer/late_device.h"
 #include "tests/trainer/training_support.h"
 #include "tools/program.h"
 #include "tools/tracking/jsonl_tracker.h"
@@ -130,6 +131,42 @@ TEST_CASE("trainer: stopped and resumed, the run ends with the same bits, whatev
       CHECK(before.steps == after.steps);
       CHECK(before.values == after.values);
     }
+  }
+}
+
+TEST_CASE("trainer: steps overlap on a device that works by itself, and nothing else differs") {
+  const Folder folder;
+  CommandLine line = line_for(folder, "cpu");
+  line.settings.save_every = 6;
+  CHECK(train(line) == kExitDone);
+  line.settings.out = folder.path / "late";
+  const Silence silence;
+  const auto run_late = [&](const std::function<bool(const Trainer&, int64_t waiting)>& stop) {
+    const auto device = std::make_shared<LateDevice>();
+    Trainer trainer(line, {.device = device});
+    return trainer.run([&] { return stop(trainer, device->waiting()); });
+  };
+  int64_t overlapped = 0;
+  CHECK(run_late([&](const Trainer& trainer, int64_t waiting) {
+          overlapped += waiting > 0;
+          return trainer.step() == 8;
+        }) == kExitInterrupted);
+  CHECK(overlapped > 0);
+  CHECK(fs::exists(folder.path / "late/checkpoint-9"));  // which was under way when it was stopped
+  line.settings.resume = true;
+  line.settings.resume_from = line.settings.out;
+  CHECK(run_late([](const Trainer&, int64_t) { return false; }) == kExitDone);
+
+  const fs::path a = folder.path / "cpu/checkpoint-20", b = folder.path / "late/checkpoint-20";
+  CHECK(weights_hash(a) == weights_hash(b));
+  CHECK(hash_file(a / "optimizer.safetensors") == hash_file(b / "optimizer.safetensors"));
+  CHECK(read_file(a / "trainer_state.json") == read_file(b / "trainer_state.json"));
+  for (const char* metric : {"loss", "val_loss", "grad_norm", "lr"}) {
+    CAPTURE(metric);
+    const MetricSeries before = read_metric(folder.path / "cpu/metrics.jsonl", metric),
+                       after = read_metric(folder.path / "late/metrics.jsonl", metric);
+    CHECK(before.steps == after.steps);
+    CHECK(before.values == after.values);
   }
 }
 

@@ -26,6 +26,7 @@ struct StepReport {
 struct RunOptions {
   bool brief = false;     // no summary, no plot, and none of the lines at the end
   bool keep_best = true;  // save the weights whenever the validation loss is the lowest so far
+  std::shared_ptr<const Device> device = nullptr;  // to be used instead of the one that the settings name
 };
 
 // With --json every message is one object per line on standard output, {"event": "step", …}, and nothing

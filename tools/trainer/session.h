@@ -8,6 +8,8 @@
 // alone: not on threads, gradient checkpointing, or what ran before.
 #pragma once
 
+#include <array>
+
 #include "tools/data/batches.h"
 #include "tools/trainer/executables.h"
 
@@ -36,7 +38,18 @@ class TrainingSession {
 
   // Takes grad_accum batches and updates the weights. Throws RunFailed for a loss that is not finite; the
   // message names the first value that is not. Allocates nothing once it has seen every length of batch.
-  StepResult step(Batches& batches, int64_t step, double learning_rate);
+  StepResult step(Batches& batches, int64_t step, double learning_rate) {
+    launch(batches, step, learning_rate);
+    return finish();
+  }
+
+  // The two halves of a step. On a device that works by itself the next one may be launched before this one
+  // is finished, so that the device never waits for the host; at most kMostUnderWay have been launched and
+  // not finished. `batches` must live until finish(), which tells of the one launched first.
+  static constexpr int64_t kMostUnderWay = 2;
+  bool may_overlap() const { return !state_->device()->shares_host_memory(); }
+  void launch(Batches& batches, int64_t step, double learning_rate);
+  StepResult finish();
 
   // Mean loss per target token (cross entropy alone) of the next `count` batches; weights stay as they are.
   double evaluate(Batches& batches, int64_t count);
@@ -50,8 +63,18 @@ class TrainingSession {
   DType compute() const { return options_.compute; }
 
  private:
+  // What is kept of a step from launch to finish.
+  struct UnderWay {
+    Batches* batches = nullptr;
+    std::vector<BatchPosition> positions = {};  // of the micro-steps' batches
+    int64_t step = 0, tokens = 0;
+    bool similar = false;                    // with the head-similarity loss
+    std::unique_ptr<Readback> results = {};  // see session.cpp
+  };
+
   void next_batch(Batches& batches);
   void set_inputs(Executable& executable, int64_t step, int64_t micro);
+  [[noreturn]] void fail_nonfinite(const UnderWay& failed, int64_t micro, float loss);
 
   ModelConfig model_;
   TrainSettings settings_;
@@ -61,6 +84,8 @@ class TrainingSession {
   std::vector<Parameter> parameters_;
   std::unique_ptr<Executables> executables_;
   Batch batch_;
+  std::array<UnderWay, kMostUnderWay> under_way_;
+  int64_t launched_ = 0, finished_ = 0;
 };
 
 // The device that the settings name.

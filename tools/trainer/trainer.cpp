@@ -81,9 +81,9 @@ Trainer::Trainer(const CommandLine& command, const RunOptions& options)
                                               (checkpoint_->folder / "config.json").string()))
       notes_.push_back(std::move(line));
   }
-  session_ =
-      std::make_unique<TrainingSession>(model, settings_, data_.documents, open_device(settings_),
-                                        model.head_sim_loss_after_warmup ? schedule_.warmup_steps + 1 : 0);
+  session_ = std::make_unique<TrainingSession>(
+      model, settings_, data_.documents, options_.device ? options_.device : open_device(settings_),
+      model.head_sim_loss_after_warmup ? schedule_.warmup_steps + 1 : 0);
   start_weights();
 }
 
@@ -181,6 +181,7 @@ void Trainer::train(const std::function<bool()>& stop) {
     train_step();
     writer_->poll();
     stopped = stop();
+    while (stopped && !launched_.empty()) finish_step();
     if (!stopped && evaluation_due()) evaluate(settings_.eval_batches);
     if (stopped || run_state_.step == total_ || is_multiple(run_state_.step, settings_.save_every)) save();
   }
@@ -188,22 +189,46 @@ void Trainer::train(const std::function<bool()>& stop) {
   writer_->finish();
 }
 
+// Launches a step, and finishes the one before it meanwhile where the device works by itself, otherwise this
+// one. Where something waits for this one, nothing is under way any more when it returns.
 void Trainer::train_step() {
-  const int64_t step = run_state_.step + 1, done = run_state_.step - first_step_;
+  launch_step();
+  const bool leaves_one = session_->may_overlap() && !waits_for(launched_.back().step);
+  while (launched_.size() > (leaves_one ? 1U : 0U)) finish_step();
+}
+
+bool Trainer::waits_for(int64_t step) const {
+  return step == total_ || is_multiple(step, settings_.save_every) ||
+         (validation_ && is_multiple(step, settings_.eval_every)) || step - first_step_ == kWarmSteps ||
+         (settings_.profile && step - first_step_ == kWarmSteps + kProfiledSteps);
+}
+
+void Trainer::launch_step() {
+  const int64_t step = (launched_.empty() ? run_state_.step : launched_.back().step) + 1;
+  const int64_t done = step - 1 - first_step_;
   if (done == kWarmSteps) measure_peak();
   if (settings_.profile && done == kWarmSteps) session_->executables().set_profiling(true);
   if (settings_.profile && done == kWarmSteps + kProfiledSteps) session_->executables().set_profiling(false);
 
   const double learning_rate = settings_.lr * learning_rate_factor(schedule_, step);
   const Clock::time_point start = Clock::now();
-  const StepResult result = session_->step(*batches_, step, learning_rate);
-  const double seconds = seconds_since(start);
+  session_->launch(*batches_, step, learning_rate);
+  launched_.push_back({step, learning_rate, batches_->position(), start});
+}
+
+void Trainer::finish_step() {
+  const auto [step, learning_rate, position, start] = launched_.front();
+  launched_.erase(launched_.begin());
+  const StepResult result = session_->finish();
+  const Clock::time_point finish = Clock::now();
+  const double seconds = std::chrono::duration<double>(finish - std::max(start, last_finish_)).count();
+  last_finish_ = finish;
 
   seconds_ += seconds;
   speed_.add(static_cast<double>(result.tokens), seconds);
   run_state_.step = step;
   run_state_.tokens += result.tokens;
-  run_state_.position = batches_->position();
+  run_state_.position = position;
 
   StepReport report{.step = step,
                     .result = result,

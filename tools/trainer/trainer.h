@@ -47,6 +47,9 @@ class Trainer {
 
   void train(const std::function<bool()>& stop);
   void train_step();
+  bool waits_for(int64_t step) const;  // something follows that step and needs its end
+  void launch_step();
+  void finish_step();
   bool evaluation_due() const;
   void evaluate(int64_t batches);  // with keep_best saves and marks the checkpoint of the lowest loss
   void save(bool best = false);    // unless this step is saved
@@ -66,11 +69,21 @@ class Trainer {
   std::unique_ptr<TrainingSession> session_;
   std::string identity_;
   std::filesystem::path base_;  // the frozen weights' folder, with adapters
-  RunState run_state_;
+  RunState run_state_;          // as of the last step that is finished
   int64_t first_step_ = 0;
   std::unique_ptr<RunReport> report_;
 
   std::unique_ptr<CheckpointWriter> writer_;
+  // Steps that have been launched and not finished, the oldest first.
+  struct Launched {
+    int64_t step = 0;
+    double learning_rate = 0;
+    BatchPosition position;  // after it
+    std::chrono::steady_clock::time_point start;
+  };
+  std::vector<Launched> launched_;
+  std::chrono::steady_clock::time_point last_finish_ = began_;
+
   int64_t saved_step_ = -1;
   std::filesystem::path saved_;  // the newest checkpoint
   double seconds_ = 0;           // spent in steps

@@ -41,6 +41,19 @@ struct DeviceMemory {
   int64_t total = 0, available = 0;
 };
 
+// Host memory that a device copies results into while the host goes on. Its copies happen in order with
+// everything that the device does.
+class Readback {
+ public:
+  virtual ~Readback() = default;
+
+  // Begins to copy from the device's memory to `at`, an offset in bytes.
+  virtual void read(int64_t at, int64_t bytes, const std::byte* from) = 0;
+  // Waits for the copies begun so far, not for what was launched after them; throws Error if anything that
+  // they waited for failed.
+  virtual std::span<const std::byte> wait() = 0;
+};
+
 // A backend. Stateless apart from its settings, so that one device serves any number of executables and
 // threads.
 class Device {
@@ -63,6 +76,7 @@ class Device {
   // Copies to and from the device's memory, in order with everything launched before and after.
   virtual void write(std::byte* to, std::span<const std::byte> from) const;
   virtual void read(std::span<std::byte> to, const std::byte* from) const;
+  virtual std::unique_ptr<Readback> readback(int64_t bytes) const;
   // Waits until everything launched is done; throws Error if any of it failed.
   virtual void synchronize() const {}
 

@@ -54,6 +54,8 @@ class Executable {
   void get_bytes(std::string_view name, std::span<std::byte> bytes) const;
   const TensorType& output_type(std::string_view name) const;
   float scalar(std::string_view name) const;  // an f32 output of one element
+  // Begins to copy the output to an offset of `to`, where it is valid whatever runs next.
+  void read_later(std::string_view name, Readback& to, int64_t at) const;
 
   const Plan& plan() const { return plan_; }
   const std::string& name() const { return name_; }
