@@ -16,6 +16,7 @@
 #include "tools/output_paths.h"
 #include "tools/program.h"
 #include "tools/tokenizer/tokenizer.h"
+#include "tools/tokenizer/utf8.h"
 
 namespace nf {
 namespace {
@@ -112,6 +113,12 @@ std::string why_it_ended(std::string_view finish_reason, int64_t context) {
   return finish_reason == "stop" ? "; stopped at a --stop text" : "";
 }
 
+std::string_view first_characters(std::string_view text, size_t count) {
+  size_t end = 0;
+  for (; count > 0 && end < text.size(); --count) end += first_character(text.substr(end)).length;
+  return text.substr(0, end);
+}
+
 class Program {
  public:
   explicit Program(const Arguments& a)
@@ -130,7 +137,8 @@ class Program {
       ids.push_back(prompt_ids(*tokenizer_, prompt, a_.special));
       longest = std::max(longest, ids.back().size());
       require(static_cast<int64_t>(ids.back().size()) < model_.config.max_position_embeddings,
-              "the prompt has {} tokens, the model's context {}: there is no room to go on",
+              "the prompt{} has {} tokens, the model's context {}: there is no room to go on",
+              prompts.size() > 1 ? fmt::format(" '{}…'", first_characters(prompt, kShownOfPrompt)) : "",
               ids.back().size(), model_.config.max_position_embeddings);
     }
     open(static_cast<int64_t>(longest) + a_.max_tokens);
@@ -162,6 +170,7 @@ class Program {
 
  private:
   static constexpr int64_t kLongestTyped = 4096;  // tokens of a prompt that is typed
+  static constexpr size_t kShownOfPrompt = 40;    // characters, of one among others
 
   void open(int64_t tokens) {
     generator_.emplace(model_, parse_dtype(a_.dtype),
@@ -212,6 +221,7 @@ std::vector<std::string> prompts_from(const std::string& file) {
   std::istream& text = piped ? std::cin : held;
   std::vector<std::string> lines;
   for (std::string line; std::getline(text, line);) {
+    if (lines.empty() && line.starts_with(kByteOrderMark)) line.erase(0, kByteOrderMark.size());
     if (line.ends_with('\r')) line.pop_back();
     if (!line.empty()) lines.push_back(line);
   }

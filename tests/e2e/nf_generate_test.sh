@@ -15,6 +15,7 @@ grep -q 'tokens/s' "$work/speed" || fail "no speed on standard error"
 "${generate[@]}" --prompt abc --max-tokens 20 --temperature 0 --dtype f32 2> /dev/null | cmp - "$work/greedy" || fail "f32 differs"
 "${generate[@]}" --prompt abc --max-tokens 20 --temperature 0 --threads 1 2> /dev/null | cmp - "$work/greedy" || fail "threads"
 echo abc | "${generate[@]}" --prompts - --max-tokens 20 --temperature 0 2> /dev/null | cmp - "$work/greedy" || fail "prompts from standard input"
+printf "\xef\xbb\xbfabc\n" | "${generate[@]}" --prompts - --max-tokens 20 --temperature 0 2> /dev/null | cmp - "$work/greedy" || fail "a byte order mark before the prompts"
 
 # Sampling: the same seed, the same text; top-k 1 is greedy.
 for seed in 1 1 2 3 4; do "${generate[@]}" --prompt abc -n 40 --temperature 3 --seed $seed 2> /dev/null; echo "="; done > "$work/samples"

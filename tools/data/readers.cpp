@@ -14,7 +14,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 constexpr std::string_view kBlanks = " \t\r\n";
 constexpr size_t kLargestArray = size_t{1} << 30;     // of JSON, read as a whole
 constexpr size_t kBlock = size_t{1} << 16;            // bytes read at once

@@ -12,6 +12,9 @@
 
 namespace nf {
 
+// Some editors begin a file with it; it is no part of the text.
+inline constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+
 // What stands at the start of some bytes.
 struct Utf8Character {
   enum class Kind : uint8_t {
