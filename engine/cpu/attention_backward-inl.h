@@ -10,8 +10,6 @@
 #define NF_CPU_ATTENTION_BACKWARD_INL_H_
 #endif
 
-#include <type_traits>
-
 #include "cpu/attention_forward-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -61,17 +59,37 @@ class Backward {
     const Range rows = p_.backward.chunks > 1 ? queries_of_chunk(p_, chunk_) : Range{0, c.queries};
     for (int64_t h = 0; h < heads_; ++h)
       fill(dq_ + (h * c.queries + rows.first) * dq_row_, larger(0, rows.last - rows.first) * dq_row_, 0.0F);
+    find_spans();
     for (int64_t key = begin; key < end; key += kBackwardKeys)
       keys_block(key, smaller(kBackwardKeys, end - key));
     if (p_.backward.chunks > 1) return;
     for (int64_t h = 0; h < heads_; ++h) {
       for (int64_t i = 0; i < c.queries; ++i)
-        write_row(dq_ + (h * c.queries + i) * dq_row_, c.scale, c.key_width,
-                  p_.grad_q.at(batch_, i, head_ + h), p_.grad_q.bf16);
+        write_row<Policy>(dq_ + (h * c.queries + i) * dq_row_, c.scale, c.key_width,
+                          p_.grad_q.at(batch_, i, head_ + h), p_.grad_q.bf16);
     }
   }
 
  private:
+  void find_spans() {
+    const AttentionConfig& c = p_.config;
+    for (int64_t query = 0; query < c.queries; query += kGroup) {
+      int64_t i = query;
+      Span& span = s_.spans[query / kGroup];
+      span = find_span(p_.limit, smaller(kGroup, c.queries - query), [&]() HWY_ATTR { return sight(i++); });
+      if (query + kGroup > c.queries) span.inner_last = 0;  // rows that are not there see nothing
+    }
+  }
+
+  Sight sight(int64_t query) const {
+    Sight sight{visible_keys(p_, query), 0};
+    if (p_.q_documents != nullptr) {
+      sight.document = p_.q_documents[batch_ * p_.config.queries + query];
+      if (sight.document < 0) sight.keys.last = sight.keys.first;
+    }
+    return sight;
+  }
+
   // dk and dv of `keys` keys from `key`.
   void keys_block(int64_t key, int64_t keys) {
     fill(s_.dk, kBackwardKeys * p_.key_padded, 0.0F);
@@ -115,10 +133,10 @@ class Backward {
     if (heads_ == p_.group) {
       const int64_t head = head_ / p_.group;
       for (int64_t j = 0; j < keys; ++j) {
-        write_row(s_.dk + j * p_.key_padded, c.scale, c.key_width, p_.grad_k.at(batch_, key_ + j, head),
-                  p_.grad_k.bf16);
-        write_row(s_.dv + j * p_.value_padded, 1.0F, c.value_width, p_.grad_v.at(batch_, key_ + j, head),
-                  p_.grad_v.bf16);
+        write_row<Policy>(s_.dk + j * p_.key_padded, c.scale, c.key_width,
+                          p_.grad_k.at(batch_, key_ + j, head), p_.grad_k.bf16);
+        write_row<Policy>(s_.dv + j * p_.value_padded, 1.0F, c.value_width,
+                          p_.grad_v.at(batch_, key_ + j, head), p_.grad_v.bf16);
       }
       return;
     }
@@ -134,11 +152,9 @@ class Backward {
   // The pair (queries [query, query + queries) of head h, packed keys).
   void queries_block(int64_t h, int64_t query, int64_t queries) {
     const AttentionConfig& c = p_.config;
-    q_documents_ = nullptr;
-    if (p_.q_documents != nullptr) {
-      q_documents_ = p_.q_documents + batch_ * c.queries + query;
-      if (!document_range(q_documents_, queries).overlaps(k_range_)) return;
-    }
+    if (p_.q_documents != nullptr &&
+        !document_range(p_.q_documents + batch_ * c.queries + query, queries).overlaps(k_range_))
+      return;
     const int64_t padded = round_up(queries, kGroup);
     q_rows_ = pack_rows<Policy>(p_.q, batch_, query, h, queries, c.key_width, s_.q_rows, p_.key_padded);
     go_rows_ =
@@ -148,6 +164,7 @@ class Backward {
     h_ = h;
     query_ = query;
     queries_ = queries;
+    read_sums(padded);
     for (int64_t g = 0; g < kBackwardKeys / kGroup; ++g) rows_[g] = {padded, 0};
     const int64_t next = query + kBackwardQueries;
     for (int64_t row = 0; row < padded; row += kGroup) {
@@ -159,28 +176,30 @@ class Backward {
     for (int64_t g = 0; g < round_up(keys_, kGroup) / kGroup; ++g) accumulate_keys(g * kGroup, rows_[g]);
   }
 
+  // What the forward pass left of the rows of the block.
+  void read_sums(int64_t padded) {
+    const AttentionConfig& c = p_.config;
+    const int64_t index = (batch_ * c.heads + h_) * c.queries + query_;
+    for (int64_t r = 0; r < padded; ++r) {
+      const float lse = r < queries_ ? p_.logsumexp_in[index + r] : -kInfinity;
+      s_.lse[r] = lse == -kInfinity ? kInfinity : lse * kLog2e;
+      s_.delta[r] = r < queries_ ? p_.delta[index + r] : 0.0F;
+    }
+  }
+
   // Rows [row, row + 16) of the block: their softmax weights, the gradients of their scores, and their dq.
   // Computes only the columns that some row sees, whole groups of them; rows_ collects which rows were
   // computed for each.
   void group(int64_t row) {
     const AttentionConfig& c = p_.config;
-    const int64_t rows = smaller(kGroup, queries_ - row);
-    int64_t first = keys_, last = 0, inner_first = 0, inner_last = rows == kGroup ? keys_ : 0;
-    for (int64_t r = 0; r < rows; ++r) {
-      const Range range = visible_keys(p_, query_ + row + r);
-      inner_first = larger(inner_first, range.first - key_);
-      inner_last = smaller(inner_last, range.last - key_);
-      if (range.first >= range.last) continue;
-      first = smaller(first, range.first - key_);
-      last = larger(last, range.last - key_);
-    }
+    const Span& span = s_.spans[(query_ + row) / kGroup];
+    const Documents documents{span.document_low, span.document_high};
     const bool plain =
-        scores_.simple && c.dropout == 0.0F &&
-        (q_documents_ == nullptr || document_range(q_documents_ + row, rows).all_equal(k_range_));
-    const Columns columns = find_columns(first, last, inner_first, inner_last, keys_, plain);
+        scores_.simple && c.dropout == 0.0F && (p_.q_documents == nullptr || documents.all_equal(k_range_));
+    const Columns columns = find_columns(span.first - key_, span.last - key_, span.inner_first - key_,
+                                         span.inner_last - key_, keys_, plain);
     if (columns.empty()) return;
-    first = columns.first;
-    last = columns.last;
+    const int64_t first = columns.first, last = columns.last;
     for (int64_t g = first / kGroup; g < last / kGroup; ++g)
       rows_[g] = {smaller(rows_[g].first, row), row + kGroup};
 
@@ -191,81 +210,95 @@ class Backward {
         {div_up(c.value_width, Policy::kPair), go_rows_.cells + row * go_rows_.row, go_rows_.row, 1,
          s_.v_columns + first, kBackwardKeys, s_.dweights + first, kBackwardKeys, false, nullptr},
         kGroup, last - first);
-    for (int64_t r = 0; r < kGroup; r += Policy::kPair) gradients(row, r, columns);
+    plain_gradients(row, columns.plain_first, columns.plain_last);
+    if (columns.first < columns.plain_first) masked_gradients(row, columns.first, columns.plain_first);
+    if (columns.plain_last < columns.last) masked_gradients(row, columns.plain_last, columns.last);
     float* dq = dq_ + ((h_ - head_) * c.queries + query_ + row) * dq_row_;
     multiply<Policy>({(last - first) / Policy::kPair, s_.ds_rows + first / Policy::kPair, kRowCells, 1,
                       k_.cells + first / Policy::kPair * k_.row, k_.row, dq, dq_row_, true, nullptr},
-                     rows, round_up(c.key_width, kGroup));
+                     smaller(kGroup, queries_ - row), round_up(c.key_width, kGroup));
   }
 
-  // What the rows of one cell need: their mask, log-sum-exp times log2(e), delta, and words for dropout.
+  // Scores and dweights of rows [row, row + 16), columns [first, last) -> p_pairs, ds_pairs, ds_rows, where
+  // every row sees every column.
+  void plain_gradients(int64_t row, int64_t first, int64_t last) {
+    constexpr int kPair = Policy::kPair;
+    const Vector factor = set(scores_.factor);
+    for (int64_t r = 0; r < kGroup; r += kPair) {
+      Vector lse[kPair], delta[kPair];
+      for (int i = 0; i < kPair; ++i) {
+        lse[i] = set(s_.lse[row + r + i]);
+        delta[i] = set(s_.delta[row + r + i]);
+      }
+      for (int64_t c = first; c < last; c += kLanes) {
+        Vector p[kPair], ds[kPair];
+        for (int i = 0; i < kPair; ++i) {
+          const Vector product = hn::Load(Floats(), s_.scores + (r + i) * kBackwardKeys + c);
+          const Vector dp = hn::Load(Floats(), s_.dweights + (r + i) * kBackwardKeys + c);
+          p[i] = Policy::exp2(hn::MulSub(product, factor, lse[i]));
+          ds[i] = hn::Mul(p[i], hn::Sub(dp, delta[i]));
+        }
+        store_gradients(row, r, c, p, ds);
+      }
+    }
+  }
+
+  HWY_INLINE void store_gradients(int64_t row, int64_t r, int64_t column, const Vector* p, const Vector* ds) {
+    const int64_t cell = (row + r) / Policy::kPair * kBackwardKeys + column;
+    Policy::store_pair(p, s_.p_pairs + cell);
+    Policy::store_both(ds, s_.ds_pairs + cell, s_.ds_rows + r * kRowCells, kRowCells, column);
+  }
+
+  // The same where masks, caps or dropout have a say.
+  void masked_gradients(int64_t row, int64_t first, int64_t last) {
+    constexpr int kPair = Policy::kPair;
+    for (int64_t r = 0; r < kGroup; r += kPair) {
+      Row rows[kPair];
+      for (int i = 0; i < kPair; ++i)
+        rows[i] = prepare(row + r + i, first, last, s_.random + i * (kBackwardKeys + 5 * kGroup));
+      for (int64_t c = first; c < last; c += kLanes) {
+        Vector p[kPair], ds[kPair];
+        for (int i = 0; i < kPair; ++i) {
+          const Vector product = hn::Load(Floats(), s_.scores + (r + i) * kBackwardKeys + c);
+          const Vector dp = hn::Load(Floats(), s_.dweights + (r + i) * kBackwardKeys + c);
+          const uint32_t* words = rows[i].words == nullptr ? nullptr : rows[i].words + (c - first);
+          masked_gradient(rows[i], c, words, product, dp, &p[i], &ds[i]);
+        }
+        store_gradients(row, r, c, p, ds);
+      }
+    }
+  }
+
+  // A row where not all is plain; words: for dropout, from the first column on.
   struct Row {
     RowMask mask{0, 0, 0, nullptr};
     float lse = kInfinity, delta = 0.0F;
     const uint32_t* words = nullptr;
   };
 
-  Row prepare(int64_t r, const Columns& columns, uint32_t* buffer) const {
+  Row prepare(int64_t r, int64_t first, int64_t last, uint32_t* buffer) const {
     Row row;
     if (r >= queries_) return row;
     const AttentionConfig& c = p_.config;
-    const int64_t index = (batch_ * c.heads + h_) * c.queries + query_ + r;
-    const float lse = p_.logsumexp_in[index];
-    row.lse = lse == -kInfinity ? kInfinity : lse * kLog2e;
-    row.delta = p_.delta[index];
-    if (columns.plain_first == columns.first && columns.plain_last == columns.last) return row;
-    const Range range = visible_keys(p_, query_ + r);
-    row.mask.first = static_cast<int32_t>(range.first - key_);
-    row.mask.last = static_cast<int32_t>(range.last - key_);
-    if (q_documents_ != nullptr) {
-      row.mask.documents = s_.k_documents;
-      row.mask.document = q_documents_[r];
-      if (row.mask.document < 0) row.mask.last = row.mask.first;
+    row.lse = s_.lse[r];
+    row.delta = s_.delta[r];
+    const Sight seen = sight(query_ + r);
+    row.mask.first = static_cast<int32_t>(seen.keys.first - key_);
+    row.mask.last = static_cast<int32_t>(seen.keys.last - key_);
+    row.mask.document = seen.document;
+    if (p_.q_documents != nullptr) row.mask.documents = s_.k_documents;
+    if (c.dropout > 0.0F) {
+      const int64_t weight = ((batch_ * c.heads + h_) * c.queries + query_ + r) * c.keys + key_ + first;
+      row.words = row_words(p_, static_cast<uint64_t>(weight), last - first, buffer);
     }
-    if (c.dropout > 0.0F)
-      row.words = row_words(p_, static_cast<uint64_t>(index * c.keys + key_ + columns.first),
-                            columns.last - columns.first, buffer);
     return row;
   }
 
-  // Rows row + r (and the next, when a cell holds two): scores and dweights -> p_pairs, ds_pairs, ds_rows.
-  void gradients(int64_t row, int64_t r, const Columns& columns) {
-    constexpr int kPair = Policy::kPair;
-    Row rows[kPair];
-    for (int i = 0; i < kPair; ++i)
-      rows[i] = prepare(row + r + i, columns, s_.random + i * (kBackwardKeys + 5 * kGroup));
-    const int64_t cell_row = (row + r) / kPair * kBackwardKeys;
-    const auto sweep = [&](int64_t begin, int64_t end, auto plain) HWY_ATTR {
-      for (int64_t c = begin; c < end; c += kLanes) {
-        Vector p[kPair], ds[kPair];
-        for (int i = 0; i < kPair; ++i) {
-          const Vector product = hn::Load(Floats(), s_.scores + (r + i) * kBackwardKeys + c);
-          const Vector dp = hn::Load(Floats(), s_.dweights + (r + i) * kBackwardKeys + c);
-          if constexpr (plain()) {
-            p[i] = exp2(hn::MulSub(product, set(scores_.factor), set(rows[i].lse)));
-            ds[i] = hn::Mul(p[i], hn::Sub(dp, set(rows[i].delta)));
-          } else {
-            masked_gradients(rows[i], c, words_at(rows[i], c, columns.first), product, dp, &p[i], &ds[i]);
-          }
-        }
-        Policy::store_pair(p, s_.p_pairs + cell_row + c);
-        Policy::store_both(ds, s_.ds_pairs + cell_row + c, s_.ds_rows + r * kRowCells, kRowCells, c);
-      }
-    };
-    sweep(columns.first, columns.plain_first, std::false_type());
-    sweep(columns.plain_first, columns.plain_last, std::true_type());
-    sweep(columns.plain_last, columns.last, std::false_type());
-  }
-
-  static const uint32_t* words_at(const Row& row, int64_t column, int64_t first) {
-    return row.words == nullptr ? nullptr : row.words + (column - first);
-  }
-
-  HWY_INLINE void masked_gradients(const Row& row, int64_t column, const uint32_t* words, Vector product,
-                                   Vector dp, Vector* p, Vector* ds) const {
+  HWY_INLINE void masked_gradient(const Row& row, int64_t column, const uint32_t* words, Vector product,
+                                  Vector dp, Vector* p, Vector* ds) const {
     const AttentionConfig& c = p_.config;
     const Vector score = scores_.finished(product);
-    Vector weight = exp2(hn::MulSub(score, set(scores_.factor), set(row.lse)));
+    Vector weight = Policy::exp2(hn::MulSub(score, set(scores_.factor), set(row.lse)));
     weight = hn::IfThenElseZero(visible(row.mask, column), weight);
     *p = weight;
     if (words != nullptr) {
@@ -306,7 +339,6 @@ class Backward {
   int64_t heads_, head_, batch_, chunk_, dq_row_;
   float* dq_;  // [heads_][T][dq_row_]
   int64_t key_ = 0, keys_ = 0, h_ = 0, query_ = 0, queries_ = 0;
-  const int32_t* q_documents_ = nullptr;  // of the block of queries
   Documents k_range_{};
   CellRows q_rows_{}, go_rows_{};         // of the block of queries, as the first factor of a product
   CellRows q_{}, go_{}, k_{};             // of both blocks, as the second factor of one
@@ -370,7 +402,7 @@ void finish_dq(const Problem& p, int64_t task) {
         hn::Store(hn::Add(hn::Load(Floats(), row + column), hn::Load(Floats(), part + column)), Floats(),
                   row + column);
     }
-    write_row(row, c.scale, c.key_width, p.grad_q.at(batch, i, head), p.grad_q.bf16);
+    write_row<Policy>(row, c.scale, c.key_width, p.grad_q.at(batch, i, head), p.grad_q.bf16);
   }
 }
 
@@ -385,8 +417,8 @@ void finish_dkv(const Problem& p, int64_t task) {
     float* dv = p.partial_dv + row * p.value_padded;
     sum_rows(dk, p.key_padded, c.keys * p.key_padded, p.group);
     sum_rows(dv, p.value_padded, c.keys * p.value_padded, p.group);
-    write_row(dk, c.scale, c.key_width, p.grad_k.at(batch, j, head), p.grad_k.bf16);
-    write_row(dv, 1.0F, c.value_width, p.grad_v.at(batch, j, head), p.grad_v.bf16);
+    write_row<Policy>(dk, c.scale, c.key_width, p.grad_k.at(batch, j, head), p.grad_k.bf16);
+    write_row<Policy>(dv, 1.0F, c.value_width, p.grad_v.at(batch, j, head), p.grad_v.bf16);
   }
 }
 

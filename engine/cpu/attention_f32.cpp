@@ -38,6 +38,10 @@ struct F32Policy {
     store_row(values[0], cells, 0);
     store_row(values[0], rows, column);
   }
+  static HWY_INLINE Vector exp2(Vector y) { return HWY_NAMESPACE::exp2(y); }
+  static HWY_INLINE void write_values(Vector values, uint16_t* to) {
+    hn::StoreU(round_to_bf16(values), hn::Rebind<uint16_t, Floats>(), to);
+  }
 };
 
 const Kernels& f32_kernels_of_target() {

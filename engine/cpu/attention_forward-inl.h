@@ -29,6 +29,29 @@ HWY_INLINE Range visible_keys(const Problem& p, int64_t query) {
           bounded ? smaller(p.limit, position + 1) : p.limit};
 }
 
+// What a row sees: keys [first, last), and of them those of its document.
+struct Sight {
+  Range keys;
+  int32_t document;
+};
+
+// Of `rows` rows, each told by the next call of `next`; of `limit` keys.
+template <typename Next>
+HWY_INLINE Span find_span(int64_t limit, int64_t rows, Next next) {
+  Span span{limit, 0, 0, limit, INT32_MAX, INT32_MIN};
+  for (int64_t r = 0; r < rows; ++r) {
+    const Sight row = next();
+    span.inner_first = larger(span.inner_first, row.keys.first);
+    span.inner_last = smaller(span.inner_last, row.keys.last);
+    if (row.keys.first >= row.keys.last) continue;
+    span.first = smaller(span.first, row.keys.first);
+    span.last = larger(span.last, row.keys.last);
+    span.document_low = row.document < span.document_low ? row.document : span.document_low;
+    span.document_high = row.document > span.document_high ? row.document : span.document_high;
+  }
+  return span;
+}
+
 // Smallest and largest document of a run of rows or keys.
 struct Documents {
   int32_t low, high;
@@ -114,21 +137,20 @@ HWY_INLINE Columns find_columns(int64_t first, int64_t last, int64_t inner_first
 HWY_INLINE float largest_score(const Scores& scores, const RowMask& mask, float* HWY_RESTRICT row,
                                const Columns& columns) {
   const Floats d;
-  const Vector factor = set(scores.factor);
   Vector maximum = set(-kInfinity);
   const auto finish = [&](int64_t begin, int64_t end) HWY_ATTR {
     for (int64_t c = begin; c < end; c += kLanes) {
       const Vector s =
           hn::IfThenElse(visible(mask, c), scores.finished(hn::Load(d, row + c)), set(-kInfinity));
       hn::Store(s, d, row + c);
-      maximum = hn::Max(maximum, hn::Mul(s, factor));
+      maximum = hn::Max(maximum, s);
     }
   };
   finish(columns.first, columns.plain_first);
   for (int64_t c = columns.plain_first; c < columns.plain_last; c += kLanes)
-    maximum = hn::Max(maximum, hn::Mul(hn::Load(d, row + c), factor));
+    maximum = hn::Max(maximum, hn::Load(d, row + c));
   finish(columns.plain_last, columns.last);
-  return hn::GetLane(hn::MaxOfLanes(d, maximum));
+  return hn::GetLane(hn::MaxOfLanes(d, maximum)) * scores.factor;
 }
 
 // One task of the forward pass: the rows of one query block for every head of a group.
@@ -170,6 +192,16 @@ class Forward {
 
  private:
   void begin() {
+    q_in_place_ = queries_ % kGroup == 0 && has_cells<Policy>(p_.q, p_.config.key_width);
+    if (!q_in_place_) pack_queries();
+    find_ranges();
+    fill(s_.maximum, round_up(rows_, kGroup), -kInfinity);
+    fill(s_.shift, kGroup, -kInfinity);
+    fill(s_.weight, rows_ * kGroup, 0.0F);
+    fill(s_.sum, rows_ * p_.value_padded, 0.0F);
+  }
+
+  void pack_queries() {
     const AttentionConfig& c = p_.config;
     for (int64_t i = 0; i < queries_; i += kGroup) {
       const int64_t next = smaller(kGroup, queries_ - i - kGroup);
@@ -181,6 +213,11 @@ class Forward {
                            s_.q + (g * queries_ + row) * p_.key_padded, p_.key_padded);
       }
     }
+  }
+
+  // What every query sees, every group of rows, and the task.
+  void find_ranges() {
+    const AttentionConfig& c = p_.config;
     range_ = {p_.limit, 0};
     for (int64_t i = 0; i < queries_; ++i) {
       Range range = visible_keys(p_, query_ + i);
@@ -194,10 +231,14 @@ class Forward {
       range_ = {smaller(range_.first, range.first), larger(range_.last, range.last)};
     }
     if (p_.q_documents != nullptr) documents_ = document_range(s_.q_documents, queries_);
-    fill(s_.maximum, round_up(rows_, kGroup), -kInfinity);
-    fill(s_.shift, kGroup, -kInfinity);
-    fill(s_.weight, rows_ * kGroup, 0.0F);
-    fill(s_.sum, rows_ * p_.value_padded, 0.0F);
+    for (int64_t row = 0; row < rows_; row += kGroup) {
+      int64_t i = row % queries_;  // after the last query comes the first one, for another head
+      s_.spans[row / kGroup] = find_span(p_.limit, smaller(kGroup, rows_ - row), [&]() HWY_ATTR {
+        const Sight sight{{s_.first[i], s_.last[i]}, p_.q_documents != nullptr ? s_.q_documents[i] : 0};
+        i = i + 1 == queries_ ? 0 : i + 1;
+        return sight;
+      });
+    }
   }
 
   void block(int64_t key, int64_t keys) {
@@ -230,28 +271,17 @@ class Forward {
 
   // Rows [row, row + rows) against the packed block of keys.
   void group(int64_t row, int64_t rows, int64_t key, int64_t keys) {
-    int64_t first = keys, last = 0, inner_first = 0, inner_last = keys;  // of any row, of every row
-    Documents documents{INT32_MAX, INT32_MIN};
-    for (int64_t r = row; r < row + rows; ++r) {
-      const int64_t i = r % queries_, row_first = s_.first[i] - key, row_last = s_.last[i] - key;
-      inner_first = larger(inner_first, row_first);
-      inner_last = smaller(inner_last, row_last);
-      if (row_first >= row_last) continue;
-      first = smaller(first, row_first);
-      last = larger(last, row_last);
-      if (p_.q_documents == nullptr) continue;
-      documents.low = static_cast<int32_t>(smaller(documents.low, s_.q_documents[i]));
-      documents.high = static_cast<int32_t>(larger(documents.high, s_.q_documents[i]));
-    }
+    const Span& span = s_.spans[row / kGroup];
+    const Documents documents{span.document_low, span.document_high};
     const Columns columns =
-        find_columns(first, last, inner_first, inner_last, keys,
+        find_columns(span.first - key, span.last - key, span.inner_first - key, span.inner_last - key, keys,
                      scores_.simple && (p_.q_documents == nullptr || documents.all_equal(k_range_)));
     if (columns.empty() || (p_.q_documents != nullptr && !documents.overlaps(k_range_))) return;
-    first = columns.first;
-    last = columns.last;
+    const int64_t first = columns.first, last = columns.last;
+    const CellRows q = query_rows(row);
     const int64_t depth = div_up(p_.config.key_width, Policy::kPair);
-    multiply<Policy>({depth, s_.q + row * p_.key_padded, p_.key_padded, 1, s_.k_columns + first, kForwardKeys,
-                      s_.scores + first, kForwardKeys, false, nullptr},
+    multiply<Policy>({depth, q.cells, q.row, 1, s_.k_columns + first, kForwardKeys, s_.scores + first,
+                      kForwardKeys, false, nullptr},
                      rows, last - first);
     softmax(row, rows, key, columns);
     multiply<Policy>({(last - first) / Policy::kPair, s_.weights + first / Policy::kPair, kWeightsRow, 1,
@@ -260,20 +290,25 @@ class Forward {
                      rows, round_up(p_.config.value_width, kGroup));
   }
 
+  CellRows query_rows(int64_t row) const {
+    if (!q_in_place_) return {s_.q + row * p_.key_padded, p_.key_padded};
+    const char* from = p_.q.at(batch_, query_ + row % queries_, head_ * p_.group + row / queries_);
+    return {reinterpret_cast<const Cell*>(from), p_.q.row / Policy::kPair};
+  }
+
   // Scores of rows [row, row + rows) -> weights relative to the new maxima. Three sweeps over the rows, so
   // that none waits for the reduction of its own maximum.
   void softmax(int64_t row, int64_t rows, int64_t key, const Columns& columns) {
     const Floats d;
-    for (int64_t r = 0; r < rows; ++r)
-      s_.shift[r] =
-          largest_score(scores_, row_mask((row + r) % queries_, key), s_.scores + r * kForwardKeys, columns);
+    for (int64_t r = 0, i = row % queries_; r < rows; ++r, i = i + 1 == queries_ ? 0 : i + 1)
+      s_.shift[r] = largest_score(scores_, row_mask(i, key), s_.scores + r * kForwardKeys, columns);
     for (int64_t r = 0; r < kGroup; r += kLanes) {
       const Vector before = hn::Load(d, s_.maximum + row + r);
       const Vector maximum = hn::Max(before, hn::Load(d, s_.shift + r));
       const Vector shift = hn::IfThenElse(hn::Eq(maximum, set(-kInfinity)), hn::Zero(d), maximum);
       hn::Store(maximum, d, s_.maximum + row + r);
       hn::Store(shift, d, s_.shift + r);
-      hn::Store(exp2(hn::Sub(before, shift)), d, s_.rescale + r);
+      hn::Store(Policy::exp2(hn::Sub(before, shift)), d, s_.rescale + r);
     }
     for (int64_t r = 0; r < rows; ++r) exponentials(row, r, key, columns.first, columns.last);
   }
@@ -288,7 +323,7 @@ class Forward {
     const Vector shift = set(s_.shift[r]), factor = set(scores_.factor);
     Vector total = hn::Zero(d);
     for (int64_t c = first; c < last; c += kLanes) {
-      Vector e = exp2(hn::MulSub(hn::Load(d, scores + c), factor, shift));
+      Vector e = Policy::exp2(hn::MulSub(hn::Load(d, scores + c), factor, shift));
       total = hn::Add(total, e);
       if (dropout) e = hn::IfThenElseZero(kept(p_, words + (c - first)), e);
       Policy::store_row(e, weights, c);
@@ -339,7 +374,7 @@ class Forward {
                         float maximum, float weight) {
     const bool seen = weight > 0.0F;
     const float factor = seen ? 1.0F / (weight * (1.0F - p.config.dropout)) : 0.0F;
-    write_row(sum, factor, p.config.value_width, p.out.at(batch, query, head), p.out.bf16);
+    write_row<Policy>(sum, factor, p.config.value_width, p.out.at(batch, query, head), p.out.bf16);
     p.logsumexp[(batch * p.config.heads + head) * p.config.queries + query] =
         seen ? maximum * kLn2 + __builtin_logf(weight) : -kInfinity;
   }
@@ -351,6 +386,7 @@ class Forward {
   Scores scores_;
   ForwardScratch s_{};
   int64_t split_, head_, batch_, block_, query_, queries_, rows_;
+  bool q_in_place_ = false;
   int64_t high_ = 0;       // past the last key of the task
   Range range_{};          // keys that any row sees
   Documents documents_{};  // of the queries
@@ -382,7 +418,7 @@ void combine(const Problem& p, int64_t task) {
     const float shift = maximum == -kInfinity ? 0.0F : maximum;
     for (int64_t s = 0; s < p.forward.splits; ++s) {
       const float* part = first + s * split;
-      const Vector factor = exp2(set(part[p.value_padded] - shift));
+      const Vector factor = Policy::exp2(set(part[p.value_padded] - shift));
       weight += hn::GetLane(factor) * part[p.value_padded + 1];
       for (int64_t column = 0; column < p.value_padded; column += kLanes) {
         const Vector value = hn::Mul(hn::Load(d, part + column), factor);

@@ -14,11 +14,11 @@ namespace nf::cpu::attention {
 // Rows are handled in groups; columns are padded to whole groups. A group is a multiple of every vector
 // length used.
 inline constexpr int64_t kGroup = 16;
-inline constexpr int64_t kMostWidth = 256;        // of a head
-inline constexpr int64_t kForwardKeys = 128;      // keys of a block, forward
-inline constexpr int64_t kBackwardKeys = 64;      // keys of a block, backward
-inline constexpr int64_t kBackwardQueries = 128;  // queries of a block, backward
-inline constexpr int64_t kDeltaRows = 64;         // rows of one task of the passes that are bound by memory
+inline constexpr int64_t kMostWidth = 256;       // of a head
+inline constexpr int64_t kForwardKeys = 128;     // keys of a block, forward
+inline constexpr int64_t kBackwardKeys = 128;    // keys of a block, backward
+inline constexpr int64_t kBackwardQueries = 64;  // queries of a block, backward
+inline constexpr int64_t kDeltaRows = 64;        // rows of one task of the passes that are bound by memory
 
 [[gnu::always_inline]] constexpr int64_t round_up(int64_t value, int64_t unit) {
   return (value + unit - 1) / unit * unit;
@@ -98,8 +98,17 @@ class Carver {
 // A cell holds one f32 or two neighbouring bf16: what one lane of a product takes in one instruction.
 using Cell = uint32_t;
 
+// Keys that a group of rows sees, from the first that any of its rows sees; inner: those that all of them
+// see.
+struct Span {
+  int64_t first, last;
+  int64_t inner_first, inner_last;
+  int32_t document_low, document_high;  // of its rows that see anything
+};
+
 struct ForwardScratch {
   Cell* q;               // [group * queries][key_padded]
+  Span* spans;           // [group * queries / kGroup]
   Cell* k_rows;          // [kForwardKeys][key_padded]
   Cell* k_columns;       // [key_padded][kForwardKeys]
   Cell* v_rows;          // [kForwardKeys][value_padded]
@@ -122,6 +131,7 @@ struct ForwardScratch {
   const int64_t rows = round_up(p.group * p.forward.queries, kGroup);
   ForwardScratch s{};
   s.q = carver.take<Cell>(rows * p.key_padded);
+  s.spans = carver.take<Span>(rows / kGroup);
   s.k_rows = carver.take<Cell>(kForwardKeys * p.key_padded);
   s.k_columns = carver.take<Cell>(kForwardKeys * p.key_padded);
   s.v_rows = carver.take<Cell>(kForwardKeys * p.value_padded);
@@ -159,6 +169,9 @@ struct BackwardScratch {
   float* dk;             // [kBackwardKeys][key_padded]
   float* dv;             // [kBackwardKeys][value_padded]
   float* dq;             // [heads of the task][T][key_padded], null when dq is a partial sum
+  Span* spans;           // [T / kGroup]
+  float* lse;            // [kBackwardQueries]: log-sum-exp times log2(e); infinity for rows that see nothing
+  float* delta;          // [kBackwardQueries]
   int32_t* k_documents;  // [kBackwardKeys]
   uint32_t* random;      // [2][kBackwardKeys + 5 * kGroup]
 };
@@ -183,6 +196,9 @@ struct BackwardScratch {
   s.dv = carver.take<float>(kBackwardKeys * p.value_padded);
   if (p.backward.chunks == 1)
     s.dq = carver.take<float>((p.backward.whole_group ? p.group : 1) * p.config.queries * p.key_padded);
+  s.spans = carver.take<Span>(div_up(p.config.queries, kGroup));
+  s.lse = carver.take<float>(kBackwardQueries);
+  s.delta = carver.take<float>(kBackwardQueries);
   s.k_documents = carver.take<int32_t>(kBackwardKeys);
   s.random = carver.take<uint32_t>(2 * (kBackwardKeys + 5 * kGroup));
   return s;

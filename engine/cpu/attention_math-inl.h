@@ -128,27 +128,6 @@ HWY_INLINE hn::Vec<hn::Rebind<uint16_t, Floats>> round_to_bf16(Vector value) {
   return hn::DemoteTo(hn::Rebind<uint16_t, Floats>(), hn::BitCast(Ints(), upper));
 }
 
-// dst[0, width) = scale * src, as f32 or bf16.
-HWY_INLINE void write_row(const float* HWY_RESTRICT src, float scale, int64_t width, char* HWY_RESTRICT dst,
-                          bool bf16) {
-  const Vector factor = set(scale);
-  int64_t c = 0;
-  for (; c + kLanes <= width; c += kLanes) {
-    const Vector value = hn::Mul(hn::LoadU(Floats(), src + c), factor);
-    if (bf16)
-      hn::StoreU(round_to_bf16(value), hn::Rebind<uint16_t, Floats>(), reinterpret_cast<uint16_t*>(dst) + c);
-    else
-      hn::StoreU(value, Floats(), reinterpret_cast<float*>(dst) + c);
-  }
-  for (; c < width; ++c) {
-    const float value = src[c] * scale;
-    if (bf16)
-      reinterpret_cast<uint16_t*>(dst)[c] = to_bf16(value).bits;
-    else
-      reinterpret_cast<float*>(dst)[c] = value;
-  }
-}
-
 // dst[0, padded) = src widened to f32, then zeros.
 HWY_INLINE void read_row(const char* HWY_RESTRICT src, bool bf16, int64_t width, float* HWY_RESTRICT dst,
                          int64_t padded) {

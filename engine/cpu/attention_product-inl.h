@@ -8,6 +8,8 @@
 //   store_row              f32 lanes of one row -> cells
 //   store_pair             f32 lanes of kPair neighbouring rows -> cells that hold kPair rows
 //   store_both             both of these
+//   exp2                   0 for -infinity
+//   write_values           f32 lanes -> neighbouring values of a bf16 operand
 //   load, broadcast, multiply_add
 #if defined(NF_CPU_ATTENTION_PRODUCT_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef NF_CPU_ATTENTION_PRODUCT_INL_H_
@@ -29,6 +31,15 @@ struct CellRows {
   int64_t row;
 };
 
+// Whether rows of the operand are rows of cells where they lie, with no need of padding.
+template <typename Policy>
+bool has_cells(const Operand& src, int64_t width) {
+  const int64_t size = src.bf16 ? 2 : 4;
+  return src.bf16 == Policy::kBf16Cells && width % (kGroup * Policy::kPair) == 0 &&
+         (src.batch * size | src.row * size | src.head * size) % 4 == 0 &&
+         reinterpret_cast<uintptr_t>(src.data) % 4 == 0;
+}
+
 // Rows [first, first + rows) of head `head` as cells, zero padded to a whole group of rows and of cells.
 // Where they lie in memory as such they are used in place; else they are packed into buffer[rows][padded].
 template <typename Policy>
@@ -36,14 +47,35 @@ CellRows pack_rows(const Operand& src, int64_t batch, int64_t first, int64_t hea
                    int64_t width, Cell* HWY_RESTRICT buffer, int64_t padded) {
   const char* from = src.at(batch, first, head);
   const int64_t stride = src.row * (src.bf16 ? 2 : 4);
-  if (src.bf16 == Policy::kBf16Cells && width % (kGroup * Policy::kPair) == 0 && rows % kGroup == 0 &&
-      stride % 4 == 0 && reinterpret_cast<uintptr_t>(from) % 4 == 0)
+  if (rows % kGroup == 0 && has_cells<Policy>(src, width))
     return {reinterpret_cast<const Cell*>(from), stride / 4};
   for (int64_t r = 0; r < rows; ++r)
     Policy::pack_row(from + r * stride, src.bf16, width, buffer + r * padded, padded);
   for (int64_t r = rows; r < round_up(rows, kGroup); ++r)
     Policy::pack_row(from, src.bf16, 0, buffer + r * padded, padded);
   return {buffer, padded};
+}
+
+// dst[0, width) = scale * src, as f32 or bf16.
+template <typename Policy>
+HWY_INLINE void write_row(const float* HWY_RESTRICT src, float scale, int64_t width, char* HWY_RESTRICT dst,
+                          bool bf16) {
+  const Vector factor = set(scale);
+  int64_t c = 0;
+  for (; c + kLanes <= width; c += kLanes) {
+    const Vector value = hn::Mul(hn::LoadU(Floats(), src + c), factor);
+    if (bf16)
+      Policy::write_values(value, reinterpret_cast<uint16_t*>(dst) + c);
+    else
+      hn::StoreU(value, Floats(), reinterpret_cast<float*>(dst) + c);
+  }
+  for (; c < width; ++c) {
+    const float value = src[c] * scale;
+    if (bf16)
+      reinterpret_cast<uint16_t*>(dst)[c] = to_bf16(value).bits;
+    else
+      reinterpret_cast<float*>(dst)[c] = value;
+  }
 }
 
 // Asks for rows of an operand that will be packed soon: they are far apart, which the processor does not
