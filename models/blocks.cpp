@@ -165,11 +165,15 @@ Value ModelBuilder::attend(int64_t layer, Value q, Value k, Value v, double scal
 
 Value ModelBuilder::cached(int64_t layer, std::string_view name, Value x) {
   if (options_.cache_length == 0) return x;
-  Shape shape = x.shape();
-  shape[1] = options_.cache_length;
-  const Value cache = state(graph_, fmt::format("cache.{}.{}", layer, name), options_.compute, shape);
+  // [B K, S, d]: what a head reads for every new token lies in one piece of memory.
+  const Shape shape = x.shape();
+  const int64_t heads = shape[0] * shape[2], length = options_.cache_length;
+  const Value cache =
+      state(graph_, fmt::format("cache.{}.{}", layer, name), options_.compute, {heads, length, shape[3]});
   const Value offset = length_ - constant(graph_, static_cast<double>(options_.length), DType::i32);
-  return assign_slice(cache, compute(x), offset);
+  const Value rows = reshape(transpose(compute(x), {0, 2, 1, 3}), {heads, shape[1], shape[3]});
+  const Value all = reshape(assign_slice(cache, rows, offset), {shape[0], shape[2], length, shape[3]});
+  return transpose(all, {0, 2, 1, 3});
 }
 
 // Boolean [.., T, T] of a layer's mask, for the auxiliary loss.
