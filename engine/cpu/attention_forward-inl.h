@@ -193,7 +193,10 @@ class Forward {
  private:
   void begin() {
     q_in_place_ = queries_ % kGroup == 0 && has_cells<Policy>(p_.q, p_.config.key_width);
-    if (!q_in_place_) pack_queries();
+    if (q_in_place_)
+      prefetch_rows(p_.q, batch_, query_, head_ * p_.group, queries_, p_.config.key_width, p_.group);
+    else
+      pack_queries();
     find_ranges();
     fill(s_.maximum, round_up(rows_, kGroup), -kInfinity);
     fill(s_.shift, kGroup, -kInfinity);
