@@ -16,6 +16,7 @@
 #include <hwy/highway.h>
 #if HWY_TARGET == HWY_AVX3
 #include "cpu/attention_backward-inl.h"
+#include "cpu/exp2_avx512.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace nf::cpu::attention {
@@ -97,17 +98,7 @@ struct Bf16Policy {
                        _mm512_maskz_extracti64x4_epi64(0xff, both, 1));
   }
 
-  // To 8e-8: the minimax polynomial for [0, 1), times 2^floor(y); 0 for -infinity.
-  static HWY_INLINE Vector exp2(Vector y) {
-    constexpr int kToFloor = 1;
-    const __m512 r = _mm512_maskz_reduce_ps(0xffff, y.raw, kToFloor);
-    __m512 poly = _mm512_fmadd_ps(_mm512_set1_ps(1.877576695e-03F), r, _mm512_set1_ps(8.989339694e-03F));
-    poly = _mm512_fmadd_ps(poly, r, _mm512_set1_ps(5.582631752e-02F));
-    poly = _mm512_fmadd_ps(poly, r, _mm512_set1_ps(2.401536107e-01F));
-    poly = _mm512_fmadd_ps(poly, r, _mm512_set1_ps(6.931530833e-01F));
-    poly = _mm512_fmadd_ps(poly, r, _mm512_set1_ps(9.999999404e-01F));
-    return Vector{_mm512_maskz_scalef_ps(0xffff, poly, y.raw)};
-  }
+  static HWY_INLINE Vector exp2(Vector y) { return Vector{exp2_avx512(y.raw)}; }
   static HWY_INLINE void write_values(Vector values, uint16_t* to) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
                         reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(values.raw)));

@@ -1,15 +1,20 @@
 // A chunk of tokens meets the vocabulary twice, block by block.
 //
 // First, a block's logits are made and turned at once, still in cache, into exponentials e^(logit - r_t) that
-// wait in the operands' dtype. r_t is the largest logit of the first block: exponentials keep their relative
-// precision whatever r_t is, so it need not be the largest of all, only near enough for no overflow. Then the
-// sums give every token's logsumexp and loss, and its gradient with respect to the logits is
+// wait in the operands' dtype. r_t is the largest logit of a few words from all over the vocabulary:
+// exponentials keep their relative precision whatever r_t is, so it need not be the largest of all, only near
+// enough for no overflow. Then the sums give every token's logsumexp and loss, and its gradient with respect
+// to the logits is
 //
 //   g_t (1 + 2 z_loss logsumexp_t) e^(r_t - logsumexp_t) e^(logit - r_t)  -  g_t [v is the target]
 //
 // Second, the exponentials go into both remaining products as they are: the factors that depend on the token
 // alone are applied to the hidden state's gradient afterwards and to the hidden states beforehand, and the
 // target's part is a single row of each. So every logit is made once and read twice.
+//
+// The vocabulary falls into a few parts of blocks, each with sums of its own for the hidden state's gradient,
+// which are added in order at the end. So a thread can take whole blocks, whose logits and exponentials no
+// other thread then touches; where there are more threads than suit the parts, all work on each product.
 #include "cpu/cross_entropy.h"
 
 #include <algorithm>
@@ -24,50 +29,85 @@
 namespace nf::cpu {
 namespace {
 
-constexpr int64_t kMostColumns = 2048;           // of a block: a block's logits stay in cache
+constexpr int64_t kMostColumns = 1024;           // of a block: a block's logits stay in cache
+constexpr int64_t kMostParts = 8;                // of the vocabulary
+constexpr int64_t kSampledWords = 64;            // that decide r_t
+constexpr double kBalanced = 0.85;               // share of the threads' time that parts must at least fill
 constexpr int64_t kMostTokens = 512;             // of a chunk
 constexpr int64_t kExponentialBytes = 52 << 20;  // of a chunk
 constexpr float kSafeExponent = 60;              // e^60 times the vocabulary's size is far from overflow
 constexpr int64_t kRowsPerTask = 8, kColumnsPerTask = 64;
 constexpr size_t kAlignment = 64;
 
+// All of these follow from the sizes alone.
+int64_t part_count(const CrossEntropyConfig& c) {
+  return std::clamp<int64_t>(ceil_div(c.vocab, kMostColumns), 1, kMostParts);
+}
 // Columns of all blocks but the last, which may have fewer.
-int64_t block_columns(const CrossEntropyConfig& c) { return std::min(kMostColumns, round_up(c.vocab, 16)); }
+int64_t block_columns(const CrossEntropyConfig& c) {
+  const int64_t blocks = round_up(std::max<int64_t>(1, ceil_div(c.vocab, kMostColumns)), part_count(c));
+  return round_up(ceil_div(c.vocab, blocks), 16);
+}
 int64_t block_count(const CrossEntropyConfig& c) { return ceil_div(c.vocab, block_columns(c)); }
 
 // From one token's row of a block to the next's: rows a power of two apart would compete for the same places
 // in the first-level cache.
 int64_t row_stride(const CrossEntropyConfig& c) { return block_columns(c) + 32; }
 
-// By the sizes alone.
 int64_t chunk_tokens(const CrossEntropyConfig& c) {
   const int64_t fitting = kExponentialBytes / (block_count(c) * row_stride(c) * size_of(c.dtype)) / 64 * 64;
   return std::min(c.tokens, std::clamp<int64_t>(fitting, 64, kMostTokens));
 }
 
+// Threads that take parts of their own; 1: all work on the same block.
+int lane_count(const CrossEntropyConfig& c, int threads) {
+  const auto parts = static_cast<double>(part_count(c)), lanes = static_cast<double>(threads);
+  return parts / (lanes * std::ceil(parts / lanes)) >= kBalanced ? threads : 1;
+}
+
 // A token of the present chunk.
 struct Token {
-  float reference, largest;
-  float target_projected;  // hidden . weight of the target
-  float target_scale;
-  float factor;         // of its exponentials, in the gradient with respect to hidden . weight x scale
-  float target_factor;  // what the target adds to that
+  float reference = 0;
+  float target_projected = 0;  // hidden . weight of the target
+  float target_scale = 0;
+  float factor = 0;         // of its exponentials, in the gradient with respect to hidden . weight x scale
+  float target_factor = 0;  // what the target adds to that
+};
+
+// What works on one block: its memory, and threads for each product.
+struct Lane {
+  int threads = 1;
+  float* logits = nullptr;       // [chunk, block], rows row_stride apart
+  std::byte* weight = nullptr;   // [block, D], a block of the weight times its scale, where it has one
+  float* weight_sums = nullptr;  // [block, D], likewise
+  std::byte* gemm = nullptr;
 };
 
 // The scratch memory, carved in order. With a null start it only counts.
 struct Scratch {
-  float* logits;            // [chunk, block], rows row_stride apart
   Token* tokens;            // [chunk]
-  float* sums;              // [blocks, chunk]
-  std::byte* exponentials;  // [blocks][chunk, block] in the config's dtype, likewise
+  ExponentialSum* sums;     // [blocks, chunk]
+  float* sampled_scale;     // [kSampledWords]
+  std::byte* exponentials;  // [blocks][chunk, block] in the config's dtype, rows row_stride apart
   std::byte* hidden;        // [chunk, D], the hidden states times their tokens' factors
-  float* hidden_sums;       // [chunk, D]
-  std::byte* weight;        // [block, D], a block of the weight times its scale
-  float* weight_sums;       // [block, D]
-  std::byte* gemm;
-  size_t bytes;
+  float* hidden_sums;       // [parts][chunk, D]
+  std::byte* lanes;
+  size_t lane_bytes, bytes;
 
   Scratch(const CrossEntropyConfig& c, bool backward, int threads, void* start);
+};
+
+// Memory in pieces, one after another.
+struct Carver {
+  std::byte* start;
+  size_t used = 0;
+
+  std::byte* carve(int64_t size) {
+    std::byte* at = start + used;
+    used += (static_cast<size_t>(size) + kAlignment - 1) / kAlignment * kAlignment;
+    return at;
+  }
+  float* floats(int64_t count) { return reinterpret_cast<float*>(carve(count * 4)); }
 };
 
 struct Products {
@@ -100,40 +140,57 @@ Products products(const CrossEntropyConfig& c, int64_t tokens, int64_t columns) 
   return p;
 }
 
+// The logits of the words that decide r_t.
+GemmArgs sample_product(const CrossEntropyConfig& c, int64_t tokens) {
+  const int64_t real = c.options.vocab_size == 0 ? c.vocab : c.options.vocab_size;
+  GemmArgs args = products(c, tokens, std::min(kSampledWords, real)).logits;
+  args.b.col_stride *= real / args.n;
+  return args;
+}
+
 size_t gemm_bytes(const CrossEntropyConfig& c, bool backward, int threads) {
   size_t bytes = 0;
-  const int64_t block = block_columns(c);
-  for (const int64_t tokens : {chunk_tokens(c), c.tokens % std::max<int64_t>(chunk_tokens(c), 1)})
+  const int64_t block = block_columns(c), lane_threads = lane_count(c, threads) > 1 ? 1 : threads;
+  for (const int64_t tokens : {chunk_tokens(c), c.tokens % std::max<int64_t>(chunk_tokens(c), 1)}) {
+    if (tokens == 0) continue;
+    bytes = std::max(bytes, gemm_workspace(sample_product(c, tokens), threads));
     for (const int64_t columns : {std::min(block, c.vocab), c.vocab % block}) {
-      if (tokens == 0 || columns == 0) continue;
+      if (columns == 0) continue;
       const Products p = products(c, tokens, columns);
-      bytes = std::max(bytes, gemm_workspace(p.logits, threads));
-      if (backward)
-        bytes = std::max({bytes, gemm_workspace(p.hidden, threads), gemm_workspace(p.weight, threads)});
+      for (const GemmArgs* product : {&p.logits, &p.hidden, &p.weight})
+        if (product == &p.logits || backward)
+          bytes = std::max(bytes, gemm_workspace(*product, static_cast<int>(lane_threads)));
     }
+  }
   return bytes;
 }
 
+Lane carve_lane(const CrossEntropyConfig& c, bool backward, int threads, Carver& carver) {
+  const int64_t weights = backward && c.scaled ? block_columns(c) * c.width : 0;
+  Lane lane;
+  lane.threads = lane_count(c, threads) > 1 ? 1 : threads;
+  lane.logits = carver.floats(chunk_tokens(c) * row_stride(c));
+  lane.weight = carver.carve(weights * size_of(c.dtype));
+  lane.weight_sums = carver.floats(weights);
+  lane.gemm = carver.carve(static_cast<int64_t>(gemm_bytes(c, backward, threads)));
+  return lane;
+}
+
 Scratch::Scratch(const CrossEntropyConfig& c, bool backward, int threads, void* start) {
-  size_t used = 0;
-  const auto carve = [&](int64_t size) {
-    std::byte* at = static_cast<std::byte*>(start) + used;
-    used += (static_cast<size_t>(size) + kAlignment - 1) / kAlignment * kAlignment;
-    return at;
-  };
-  const auto floats = [&](int64_t count) { return reinterpret_cast<float*>(carve(count * 4)); };
-  const int64_t chunk = chunk_tokens(c), block = block_columns(c), stride = row_stride(c),
-                blocks = block_count(c), element = size_of(c.dtype), if_backward = backward ? 1 : 0;
-  logits = floats(chunk * stride);
-  tokens = reinterpret_cast<Token*>(carve(chunk * static_cast<int64_t>(sizeof(Token))));
-  sums = floats(blocks * chunk);
-  exponentials = carve(if_backward * blocks * chunk * stride * element);
-  hidden = carve(if_backward * chunk * c.width * element);
-  hidden_sums = floats(if_backward * chunk * c.width);
-  weight = carve(if_backward * block * c.width * element);
-  weight_sums = floats(if_backward * block * c.width);
-  gemm = carve(static_cast<int64_t>(gemm_bytes(c, backward, threads)));
-  bytes = used;
+  Carver carver{static_cast<std::byte*>(start)}, lane{nullptr};
+  const int64_t chunk = chunk_tokens(c), blocks = block_count(c), element = size_of(c.dtype),
+                if_backward = backward ? 1 : 0;
+  tokens = reinterpret_cast<Token*>(carver.carve(chunk * static_cast<int64_t>(sizeof(Token))));
+  sums = reinterpret_cast<ExponentialSum*>(
+      carver.carve(blocks * chunk * static_cast<int64_t>(sizeof(ExponentialSum))));
+  sampled_scale = carver.floats(kSampledWords);
+  exponentials = carver.carve(if_backward * blocks * chunk * row_stride(c) * element);
+  hidden = carver.carve(if_backward * chunk * c.width * element);
+  hidden_sums = carver.floats(if_backward * part_count(c) * chunk * c.width);
+  carve_lane(c, backward, threads, lane);
+  lane_bytes = lane.used;
+  lanes = carver.carve(static_cast<int64_t>(lane_bytes) * lane_count(c, threads));
+  bytes = carver.used;
 }
 
 // Tokens [first, first + count).
@@ -141,6 +198,7 @@ struct Chunk {
   const CrossEntropyConfig& config;
   const CrossEntropyInputs& inputs;
   const Scratch& scratch;
+  bool backward;
   int threads;
   int64_t first, count;
 
@@ -164,8 +222,12 @@ struct Chunk {
   std::byte* exponentials_of(int64_t block) const {
     return scratch.exponentials + block * chunk_tokens(config) * row_stride(config) * size_of(config.dtype);
   }
-  LogitBlock logit_block(int64_t block, int64_t t) const {
-    return {.projected = scratch.logits + t * row_stride(config),
+  Lane lane(int thread) const {
+    Carver carver{scratch.lanes + static_cast<size_t>(thread) * scratch.lane_bytes};
+    return carve_lane(config, backward, threads, carver);
+  }
+  LogitBlock logit_block(const Lane& lane, int64_t block, int64_t t) const {
+    return {.projected = lane.logits + t * row_stride(config),
             .scale = inputs.scale == nullptr ? nullptr : inputs.scale + block * block_width(),
             .columns = std::clamp<int64_t>(real() - block * block_width(), 0, columns(block)),
             .logit_scale = static_cast<float>(config.options.logit_scale),
@@ -173,49 +235,89 @@ struct Chunk {
             .cap_type = config.options.cap_type};
   }
   template <typename Body>
-  void for_each_token(Body&& body) const {
-    parallel_for(threads, (count + kRowsPerTask - 1) / kRowsPerTask, [&](int64_t task) {
+  void for_each_token(int with_threads, Body&& body) const {
+    parallel_for(with_threads, (count + kRowsPerTask - 1) / kRowsPerTask, [&](int64_t task) {
       for (int64_t t = task * kRowsPerTask; t < std::min(count, (task + 1) * kRowsPerTask); ++t) body(t);
     });
   }
 
-  void sum_exponentials(bool keep) const;
-  void sum_block(int64_t block, bool keep, bool first_pass) const;
+  // Calls body(lane, part, block) for all blocks; those of a part one after another, on the same lane.
+  template <typename Body>
+  void for_each_block(Body&& body) const {
+    const int64_t parts = part_count(config), blocks = block_count(config);
+    const auto run_part = [&](int64_t part, const Lane& lane) {
+      for (int64_t block = part_begin(blocks, parts, part); block < part_begin(blocks, parts, part + 1);
+           ++block)
+        body(lane, part, block);
+    };
+    if (lane_count(config, threads) > 1)
+      parallel_for(threads, parts, [&](int64_t part, int thread) { run_part(part, lane(thread)); });
+    else
+      for (int64_t part = 0; part < parts; ++part) run_part(part, lane(0));
+  }
+
+  void find_references() const;
+  bool sum_exponentials() const;
+  void sum_block(const Lane& lane, int64_t block) const;
   float finish_loss(int64_t t, float* logsumexp) const;
   void find_factors(int64_t t, float logsumexp, float grad_loss) const;
-  void multiply_block(int64_t block, const CrossEntropyGradients& gradients) const;
+  void multiply_block(const Lane& lane, int64_t part, int64_t block,
+                      const CrossEntropyGradients& gradients) const;
   void add_targets(const CrossEntropyGradients& gradients) const;
 };
 
-// The exponentials' sums by block, for all blocks; with `keep`, the exponentials too.
-void Chunk::sum_exponentials(bool keep) const {
-  for (int64_t block = 0; block < block_count(config); ++block) sum_block(block, keep, true);
-  const auto overflows = [](const Token& token) { return token.largest > token.reference + kSafeExponent; };
-  if (std::none_of(scratch.tokens, scratch.tokens + count, overflows)) return;
-  // Later logits tower above those of the first block: once more, with what is known now.
-  std::for_each_n(scratch.tokens, count, [](Token& token) { token.reference = token.largest; });
-  for (int64_t block = 0; block < block_count(config); ++block) sum_block(block, keep, false);
+void Chunk::find_references() const {
+  GemmArgs args = sample_product(config, count);
+  const Lane all = lane(0);
+  args.a.data = hidden_row(0);
+  args.b.data = weight_row(0);
+  args.c = all.logits;
+  gemm(args, all.gemm, threads);
+  LogitBlock sampled = logit_block(all, 0, 0);
+  sampled.columns = args.n;
+  if (inputs.scale != nullptr) {
+    const int64_t step = args.b.col_stride / config.width;
+    for (int64_t i = 0; i < args.n; ++i) scratch.sampled_scale[i] = inputs.scale[i * step];
+    sampled.scale = scratch.sampled_scale;
+  }
+  for_each_token(threads, [&](int64_t t) {
+    LogitBlock logits = sampled;
+    logits.projected += t * row_stride(config);
+    scratch.tokens[t] = {};
+    scratch.tokens[t].reference = largest_logit(logits);
+  });
 }
 
-void Chunk::sum_block(int64_t block, bool keep, bool first_pass) const {
+// The exponentials' sums by block; for the backward pass, the exponentials too. False: some logits tower
+// above their references, which are the largest logits now.
+bool Chunk::sum_exponentials() const {
+  for_each_block([&](const Lane& lane, int64_t, int64_t block) { sum_block(lane, block); });
+  bool safe = true;
+  for (int64_t t = 0; t < count; ++t) {
+    Token& token = scratch.tokens[t];
+    float largest = token.reference;
+    for (int64_t block = 0; block < block_count(config); ++block)
+      largest = std::max(largest, scratch.sums[block * count + t].largest);
+    if (!(largest > token.reference + kSafeExponent)) continue;  // also where it is no number
+    token.reference = largest;
+    safe = false;
+  }
+  return safe;
+}
+
+void Chunk::sum_block(const Lane& lane, int64_t block) const {
   GemmArgs args = products(config, count, columns(block)).logits;
   args.a.data = hidden_row(0);
   args.b.data = weight_row(block * block_width());
-  args.c = scratch.logits;
-  gemm(args, scratch.gemm, threads);
-  for_each_token([&](int64_t t) {
+  args.c = lane.logits;
+  gemm(args, lane.gemm, lane.threads);
+  for_each_token(lane.threads, [&](int64_t t) {
     Token& token = scratch.tokens[t];
-    const LogitBlock logits = logit_block(block, t);
-    if (block == 0 && first_pass) {
-      token = {};
-      token.reference = token.largest = largest_logit(logits);
-    }
-    const ExponentialSum sum =
-        exponentials(logits, token.reference,
-                     keep ? exponentials_of(block) + t * row_stride(config) * size_of(config.dtype) : nullptr,
-                     config.dtype, columns(block));
-    scratch.sums[block * count + t] = sum.sum;
-    token.largest = std::max(token.largest, sum.largest);
+    const LogitBlock logits = logit_block(lane, block, t);
+    std::byte* const kept =
+        backward ? exponentials_of(block) + t * row_stride(config) * size_of(config.dtype) : nullptr;
+    scratch.sums[block * count + t] =
+        exponentials(logits, token.reference, kept, config.dtype, columns(block));
     const int64_t column = inputs.targets[first + t] - block * block_width();
     if (column < 0 || column >= logits.columns) return;
     token.target_projected = logits.projected[column];
@@ -225,7 +327,7 @@ void Chunk::sum_block(int64_t block, bool keep, bool first_pass) const {
 
 // The target's logit, as exponentials() made it.
 LogitBlock target_block(const Chunk& chunk, const Token& token) {
-  LogitBlock block = chunk.logit_block(0, 0);
+  LogitBlock block = chunk.logit_block({}, 0, 0);
   block.projected = &token.target_projected;
   block.columns = 1;
   if (block.scale != nullptr) block.scale = &token.target_scale;
@@ -235,7 +337,7 @@ LogitBlock target_block(const Chunk& chunk, const Token& token) {
 float Chunk::finish_loss(int64_t t, float* logsumexp) const {
   double sum = 0;
   for (int64_t block = 0; block < block_count(config); ++block)
-    sum += static_cast<double>(scratch.sums[block * count + t]);
+    sum += static_cast<double>(scratch.sums[block * count + t].sum);
   const Token& token = scratch.tokens[t];
   *logsumexp = static_cast<float>(static_cast<double>(token.reference) + std::log(sum));
   if (inputs.targets[first + t] == kIgnoreIndex) return 0;
@@ -258,38 +360,39 @@ void Chunk::find_factors(int64_t t, float logsumexp, float grad_loss) const {
 }
 
 // Both products over one block of the vocabulary.
-void Chunk::multiply_block(int64_t block, const CrossEntropyGradients& gradients) const {
+void Chunk::multiply_block(const Lane& lane, int64_t part, int64_t block,
+                           const CrossEntropyGradients& gradients) const {
   const int64_t width = config.width, begin = block * block_columns(config), rows = columns(block);
   const bool scaled = inputs.scale != nullptr, accumulate = gradients.accumulate || first > 0;
   float* const weight_grad = gradients.weight + begin * width;
   const std::byte* weight = weight_row(begin);
   const auto for_each_row = [&](auto body) {
-    parallel_for(threads, (rows + kRowsPerTask - 1) / kRowsPerTask, [&](int64_t task) {
+    parallel_for(lane.threads, (rows + kRowsPerTask - 1) / kRowsPerTask, [&](int64_t task) {
       for (int64_t v = task * kRowsPerTask; v < std::min(rows, (task + 1) * kRowsPerTask); ++v) body(v);
     });
   };
   if (scaled) {
     for_each_row([&](int64_t v) {
       scaled_row(weight_row(begin + v), inputs.scale[begin + v],
-                 scratch.weight + v * width * size_of(config.dtype), config.dtype, width);
+                 lane.weight + v * width * size_of(config.dtype), config.dtype, width);
     });
-    weight = scratch.weight;
+    weight = lane.weight;
   }
   Products p = products(config, count, rows);
   p.hidden.a.data = p.weight.a.data = exponentials_of(block);
   p.hidden.b.data = weight;
-  p.hidden.c = scratch.hidden_sums;
-  p.hidden.accumulate = block > 0;
-  gemm(p.hidden, scratch.gemm, threads);
+  p.hidden.c = scratch.hidden_sums + part * chunk_tokens(config) * width;
+  p.hidden.accumulate = block > part_begin(block_count(config), part_count(config), part);
+  gemm(p.hidden, lane.gemm, lane.threads);
   p.weight.b.data = scratch.hidden;
-  p.weight.c = scaled ? scratch.weight_sums : weight_grad;
+  p.weight.c = scaled ? lane.weight_sums : weight_grad;
   p.weight.accumulate = !scaled && accumulate;
-  gemm(p.weight, scratch.gemm, threads);
+  gemm(p.weight, lane.gemm, lane.threads);
   // hidden . weight is what the scale multiplies, so the sums give its gradient as well.
   if (scaled)
     for_each_row([&](int64_t v) {
       const float product =
-          add_scaled_sums(scratch.weight_sums + v * width, weight_row(begin + v), config.dtype,
+          add_scaled_sums(lane.weight_sums + v * width, weight_row(begin + v), config.dtype,
                           inputs.scale[begin + v], accumulate, weight_grad + v * width, width);
       gradients.scale[begin + v] = (first > 0 ? gradients.scale[begin + v] : 0) + product;
     });
@@ -298,11 +401,14 @@ void Chunk::multiply_block(int64_t block, const CrossEntropyGradients& gradients
 // The targets' part. Two tokens may share a target, so threads take columns, each with all tokens in order.
 void Chunk::add_targets(const CrossEntropyGradients& gradients) const {
   const int64_t width = config.width, element = size_of(config.dtype);
-  for_each_token([&](int64_t t) {
+  for_each_token(threads, [&](int64_t t) {
     const Token& token = scratch.tokens[t];
+    float* const sums = scratch.hidden_sums + t * width;
+    for (int64_t part = 1; part < part_count(config); ++part)
+      add_row(sums, sums + part * chunk_tokens(config) * width, 1, DType::f32, width);
     std::byte* const out = static_cast<std::byte*>(gradients.hidden) + (first + t) * width * element;
     if (has_target(t))
-      combined_row(scratch.hidden_sums + t * width, token.factor, weight_row(inputs.targets[first + t]),
+      combined_row(sums, token.factor, weight_row(inputs.targets[first + t]),
                    token.target_factor * token.target_scale, out, config.dtype, width);
     else
       std::fill_n(out, width * element, std::byte{0});
@@ -334,9 +440,12 @@ void cross_entropy_forward(const CrossEntropyConfig& config, const CrossEntropyI
   const Scratch scratch(config, false, threads, workspace);
   const int64_t tokens = chunk_tokens(config);
   for (int64_t first = 0; first < config.tokens; first += tokens) {
-    const Chunk chunk{config, inputs, scratch, threads, first, std::min(tokens, config.tokens - first)};
-    chunk.sum_exponentials(false);
-    chunk.for_each_token([&](int64_t t) { loss[first + t] = chunk.finish_loss(t, logsumexp + first + t); });
+    const Chunk chunk{
+        config, inputs, scratch, false, threads, first, std::min(tokens, config.tokens - first)};
+    chunk.find_references();
+    if (!chunk.sum_exponentials()) chunk.sum_exponentials();
+    chunk.for_each_token(threads,
+                         [&](int64_t t) { loss[first + t] = chunk.finish_loss(t, logsumexp + first + t); });
   }
 }
 
@@ -348,14 +457,17 @@ void cross_entropy_backward(const CrossEntropyConfig& config, const CrossEntropy
   if (tokens == 0 && !gradients.accumulate) std::fill_n(gradients.weight, config.vocab * config.width, 0.0F);
   if (tokens == 0 && gradients.scale != nullptr) std::fill_n(gradients.scale, config.vocab, 0.0F);
   for (int64_t first = 0; first < config.tokens; first += tokens) {
-    const Chunk chunk{config, inputs, scratch, threads, first, std::min(tokens, config.tokens - first)};
-    chunk.sum_exponentials(true);
-    chunk.for_each_token([&](int64_t t) {
+    const Chunk chunk{config, inputs, scratch, true, threads, first, std::min(tokens, config.tokens - first)};
+    chunk.find_references();
+    if (!chunk.sum_exponentials()) chunk.sum_exponentials();
+    chunk.for_each_token(threads, [&](int64_t t) {
       float logsumexp = 0;
       gradients.loss[first + t] = chunk.finish_loss(t, &logsumexp);
       chunk.find_factors(t, logsumexp, grad_loss[first + t]);
     });
-    for (int64_t block = 0; block < block_count(config); ++block) chunk.multiply_block(block, gradients);
+    chunk.for_each_block([&](const Lane& lane, int64_t part, int64_t block) {
+      chunk.multiply_block(lane, part, block, gradients);
+    });
     chunk.add_targets(gradients);
   }
 }

@@ -17,6 +17,7 @@ namespace nf::cpu {
 struct CrossEntropyConfig {
   int64_t tokens = 0, width = 0, vocab = 0;  // N, D, V: rows of the weight
   DType dtype = DType::f32;                  // of hidden and weight: f32 or bf16
+  bool scaled = false;                       // there is a scale
   CrossEntropyOptions options = {};          // its scale Value is not used
 };
 

@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "cpu/cross_entropy_rows.h"
+#include "cpu/isa.h"
 #include "cpu/simd_math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -172,6 +173,9 @@ float finished_logit(const LogitBlock& block, int64_t column) {
 float cap_slope(const LogitBlock& block, float logit) { return HWY_DYNAMIC_DISPATCH(CapSlope)(block, logit); }
 float largest_logit(const LogitBlock& block) { return HWY_DYNAMIC_DISPATCH(LargestLogit)(block); }
 ExponentialSum exponentials(const LogitBlock& block, float reference, void* out, DType dtype, int64_t width) {
+  static const Bf16Exponentials special = cpu_features().avx512_bf16 ? bf16_exponentials() : nullptr;
+  if (special != nullptr && dtype == DType::bf16 && block.cap_type == CapType::none)
+    return special(block, reference, static_cast<uint16_t*>(out), width);
   return HWY_DYNAMIC_DISPATCH(Exponentials)(block, reference, out, dtype, width);
 }
 void scaled_row(const void* row, float factor, void* out, DType dtype, int64_t count) {

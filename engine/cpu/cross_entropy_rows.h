@@ -35,6 +35,11 @@ struct ExponentialSum {
 // out is null.
 ExponentialSum exponentials(const LogitBlock& block, float reference, void* out, DType dtype, int64_t width);
 
+// The same without a cap, for rows of bf16, on processors with VDPBF16PS; null where the compiler knows none.
+using Bf16Exponentials = ExponentialSum (*)(const LogitBlock& block, float reference, uint16_t* out,
+                                            int64_t width);
+Bf16Exponentials bf16_exponentials();
+
 // out = factor row
 void scaled_row(const void* row, float factor, void* out, DType dtype, int64_t count);
 

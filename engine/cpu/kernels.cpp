@@ -152,6 +152,7 @@ CrossEntropyConfig cross_entropy_config(const Graph& graph, const Node& node) {
           .width = hidden.shape[1],
           .vocab = input_type(graph, node, 1).shape[0],
           .dtype = hidden.dtype,
+          .scaled = cross_entropy_node(node).scale >= 0,
           .options = cross_entropy_node(node).options};
 }
 
