@@ -1,10 +1,9 @@
 // A chunk of tokens meets the vocabulary twice, block by block.
 //
 // First, a block's logits are made and turned at once, still in cache, into exponentials e^(logit - r_t) that
-// wait in the operands' dtype. r_t is the largest logit of a few words from all over the vocabulary:
-// exponentials keep their relative precision whatever r_t is, so it need not be the largest of all, only near
-// enough for no overflow. Then the sums give every token's logsumexp and loss, and its gradient with respect
-// to the logits is
+// wait in the operands' dtype. r_t is the largest logit of the first block: exponentials keep their relative
+// precision whatever r_t is, so it need not be the largest of all, only near enough for no overflow. Then the
+// sums give every token's logsumexp and loss, and its gradient with respect to the logits is
 //
 //   g_t (1 + 2 z_loss logsumexp_t) e^(r_t - logsumexp_t) e^(logit - r_t)  -  g_t [v is the target]
 //
@@ -12,9 +11,10 @@
 // alone are applied to the hidden state's gradient afterwards and to the hidden states beforehand, and the
 // target's part is a single row of each. So every logit is made once and read twice.
 //
-// The vocabulary falls into a few parts of blocks, each with sums of its own for the hidden state's gradient,
-// which are added in order at the end. So a thread can take whole blocks, whose logits and exponentials no
-// other thread then touches; where there are more threads than suit the parts, all work on each product.
+// The vocabulary falls into a few parts of blocks, each with its own r_t and its own sums for the hidden
+// state's gradient, which are added in order at the end. So a thread can take whole parts, whose logits and
+// exponentials no other thread then touches; where there are more threads than suit the parts, all work on
+// each product.
 #include "cpu/cross_entropy.h"
 
 #include <algorithm>
@@ -31,7 +31,6 @@ namespace {
 
 constexpr int64_t kMostColumns = 1024;           // of a block: a block's logits stay in cache
 constexpr int64_t kMostParts = 8;                // of the vocabulary
-constexpr int64_t kSampledWords = 64;            // that decide r_t
 constexpr double kBalanced = 0.85;               // share of the threads' time that parts must at least fill
 constexpr int64_t kMostTokens = 512;             // of a chunk
 constexpr int64_t kExponentialBytes = 52 << 20;  // of a chunk
@@ -50,9 +49,9 @@ int64_t block_columns(const CrossEntropyConfig& c) {
 }
 int64_t block_count(const CrossEntropyConfig& c) { return ceil_div(c.vocab, block_columns(c)); }
 
-// From one token's row of a block to the next's: rows a power of two apart would compete for the same places
-// in the first-level cache.
-int64_t row_stride(const CrossEntropyConfig& c) { return block_columns(c) + 32; }
+// From one token's row of a block to the next's: an odd number of lines of bf16, since rows a power of two
+// apart would compete for the same places in the first-level cache.
+int64_t row_stride(const CrossEntropyConfig& c) { return (ceil_div(block_columns(c), 32) | 1) * 32; }
 
 int64_t chunk_tokens(const CrossEntropyConfig& c) {
   const int64_t fitting = kExponentialBytes / (block_count(c) * row_stride(c) * size_of(c.dtype)) / 64 * 64;
@@ -67,10 +66,9 @@ int lane_count(const CrossEntropyConfig& c, int threads) {
 
 // A token of the present chunk.
 struct Token {
-  float reference = 0;
   float target_projected = 0;  // hidden . weight of the target
   float target_scale = 0;
-  float factor = 0;         // of its exponentials, in the gradient with respect to hidden . weight x scale
+  float factor = 0;         // of its probabilities, in the gradient with respect to hidden . weight x scale
   float target_factor = 0;  // what the target adds to that
 };
 
@@ -78,6 +76,7 @@ struct Token {
 struct Lane {
   int threads = 1;
   float* logits = nullptr;       // [chunk, block], rows row_stride apart
+  std::byte* hidden = nullptr;   // [chunk, D], the hidden states times their tokens' factors
   std::byte* weight = nullptr;   // [block, D], a block of the weight times its scale, where it has one
   float* weight_sums = nullptr;  // [block, D], likewise
   std::byte* gemm = nullptr;
@@ -87,9 +86,9 @@ struct Lane {
 struct Scratch {
   Token* tokens;            // [chunk]
   ExponentialSum* sums;     // [blocks, chunk]
-  float* sampled_scale;     // [kSampledWords]
+  float* references;        // [parts, chunk], r_t
+  float* factors;           // [parts, chunk], of the exponentials
   std::byte* exponentials;  // [blocks][chunk, block] in the config's dtype, rows row_stride apart
-  std::byte* hidden;        // [chunk, D], the hidden states times their tokens' factors
   float* hidden_sums;       // [parts][chunk, D]
   std::byte* lanes;
   size_t lane_bytes, bytes;
@@ -140,20 +139,11 @@ Products products(const CrossEntropyConfig& c, int64_t tokens, int64_t columns) 
   return p;
 }
 
-// The logits of the words that decide r_t.
-GemmArgs sample_product(const CrossEntropyConfig& c, int64_t tokens) {
-  const int64_t real = c.options.vocab_size == 0 ? c.vocab : c.options.vocab_size;
-  GemmArgs args = products(c, tokens, std::min(kSampledWords, real)).logits;
-  args.b.col_stride *= real / args.n;
-  return args;
-}
-
 size_t gemm_bytes(const CrossEntropyConfig& c, bool backward, int threads) {
   size_t bytes = 0;
   const int64_t block = block_columns(c), lane_threads = lane_count(c, threads) > 1 ? 1 : threads;
   for (const int64_t tokens : {chunk_tokens(c), c.tokens % std::max<int64_t>(chunk_tokens(c), 1)}) {
     if (tokens == 0) continue;
-    bytes = std::max(bytes, gemm_workspace(sample_product(c, tokens), threads));
     for (const int64_t columns : {std::min(block, c.vocab), c.vocab % block}) {
       if (columns == 0) continue;
       const Products p = products(c, tokens, columns);
@@ -170,6 +160,7 @@ Lane carve_lane(const CrossEntropyConfig& c, bool backward, int threads, Carver&
   Lane lane;
   lane.threads = lane_count(c, threads) > 1 ? 1 : threads;
   lane.logits = carver.floats(chunk_tokens(c) * row_stride(c));
+  lane.hidden = carver.carve(backward ? chunk_tokens(c) * c.width * size_of(c.dtype) : 0);
   lane.weight = carver.carve(weights * size_of(c.dtype));
   lane.weight_sums = carver.floats(weights);
   lane.gemm = carver.carve(static_cast<int64_t>(gemm_bytes(c, backward, threads)));
@@ -183,9 +174,9 @@ Scratch::Scratch(const CrossEntropyConfig& c, bool backward, int threads, void* 
   tokens = reinterpret_cast<Token*>(carver.carve(chunk * static_cast<int64_t>(sizeof(Token))));
   sums = reinterpret_cast<ExponentialSum*>(
       carver.carve(blocks * chunk * static_cast<int64_t>(sizeof(ExponentialSum))));
-  sampled_scale = carver.floats(kSampledWords);
+  references = carver.floats(part_count(c) * chunk);
+  factors = carver.floats(part_count(c) * chunk);
   exponentials = carver.carve(if_backward * blocks * chunk * row_stride(c) * element);
-  hidden = carver.carve(if_backward * chunk * c.width * element);
   hidden_sums = carver.floats(if_backward * part_count(c) * chunk * c.width);
   carve_lane(c, backward, threads, lane);
   lane_bytes = lane.used;
@@ -216,9 +207,6 @@ struct Chunk {
   const std::byte* hidden_row(int64_t t) const {
     return static_cast<const std::byte*>(inputs.hidden) + (first + t) * config.width * size_of(config.dtype);
   }
-  std::byte* scaled_hidden_row(int64_t t) const {
-    return scratch.hidden + t * config.width * size_of(config.dtype);
-  }
   std::byte* exponentials_of(int64_t block) const {
     return scratch.exponentials + block * chunk_tokens(config) * row_stride(config) * size_of(config.dtype);
   }
@@ -241,85 +229,75 @@ struct Chunk {
     });
   }
 
-  // Calls body(lane, part, block) for all blocks; those of a part one after another, on the same lane.
+  int64_t first_block(int64_t part) const {
+    return part_begin(block_count(config), part_count(config), part);
+  }
+  // Calls body(lane, part) for all parts of the vocabulary.
   template <typename Body>
-  void for_each_block(Body&& body) const {
-    const int64_t parts = part_count(config), blocks = block_count(config);
-    const auto run_part = [&](int64_t part, const Lane& lane) {
-      for (int64_t block = part_begin(blocks, parts, part); block < part_begin(blocks, parts, part + 1);
-           ++block)
-        body(lane, part, block);
-    };
+  void for_each_part(Body&& body) const {
     if (lane_count(config, threads) > 1)
-      parallel_for(threads, parts, [&](int64_t part, int thread) { run_part(part, lane(thread)); });
+      parallel_for(threads, part_count(config), [&](int64_t part, int thread) { body(lane(thread), part); });
     else
-      for (int64_t part = 0; part < parts; ++part) run_part(part, lane(0));
+      for (int64_t part = 0; part < part_count(config); ++part) body(lane(0), part);
   }
 
-  void find_references() const;
-  bool sum_exponentials() const;
-  void sum_block(const Lane& lane, int64_t block) const;
+  void sum_exponentials() const;
+  void sum_part(const Lane& lane, int64_t part) const;
+  void sum_block(const Lane& lane, int64_t part, int64_t block, bool finds_references) const;
+  bool raise_references(int64_t part) const;
   float finish_loss(int64_t t, float* logsumexp) const;
   void find_factors(int64_t t, float logsumexp, float grad_loss) const;
+  void multiply_part(const Lane& lane, int64_t part, const CrossEntropyGradients& gradients) const;
   void multiply_block(const Lane& lane, int64_t part, int64_t block,
                       const CrossEntropyGradients& gradients) const;
   void add_targets(const CrossEntropyGradients& gradients) const;
 };
 
-void Chunk::find_references() const {
-  GemmArgs args = sample_product(config, count);
-  const Lane all = lane(0);
-  args.a.data = hidden_row(0);
-  args.b.data = weight_row(0);
-  args.c = all.logits;
-  gemm(args, all.gemm, threads);
-  LogitBlock sampled = logit_block(all, 0, 0);
-  sampled.columns = args.n;
-  if (inputs.scale != nullptr) {
-    const int64_t step = args.b.col_stride / config.width;
-    for (int64_t i = 0; i < args.n; ++i) scratch.sampled_scale[i] = inputs.scale[i * step];
-    sampled.scale = scratch.sampled_scale;
-  }
-  for_each_token(threads, [&](int64_t t) {
-    LogitBlock logits = sampled;
-    logits.projected += t * row_stride(config);
-    scratch.tokens[t] = {};
-    scratch.tokens[t].reference = largest_logit(logits);
-  });
+// The exponentials' sums by block; for the backward pass, the exponentials too.
+void Chunk::sum_exponentials() const {
+  std::fill_n(scratch.tokens, count, Token{});
+  for_each_part([&](const Lane& lane, int64_t part) { sum_part(lane, part); });
 }
 
-// The exponentials' sums by block; for the backward pass, the exponentials too. False: some logits tower
-// above their references, which are the largest logits now.
-bool Chunk::sum_exponentials() const {
-  for_each_block([&](const Lane& lane, int64_t, int64_t block) { sum_block(lane, block); });
-  bool safe = true;
+void Chunk::sum_part(const Lane& lane, int64_t part) const {
+  for (int64_t block = first_block(part); block < first_block(part + 1); ++block)
+    sum_block(lane, part, block, block == first_block(part));
+  if (!raise_references(part)) return;
+  for (int64_t block = first_block(part); block < first_block(part + 1); ++block)
+    sum_block(lane, part, block, false);
+}
+
+// Whether some logits tower above those of the first block, which is known only now.
+bool Chunk::raise_references(int64_t part) const {
+  bool raised = false;
   for (int64_t t = 0; t < count; ++t) {
-    Token& token = scratch.tokens[t];
-    float largest = token.reference;
-    for (int64_t block = 0; block < block_count(config); ++block)
+    float& reference = scratch.references[part * count + t];
+    float largest = reference;
+    for (int64_t block = first_block(part); block < first_block(part + 1); ++block)
       largest = std::max(largest, scratch.sums[block * count + t].largest);
-    if (!(largest > token.reference + kSafeExponent)) continue;  // also where it is no number
-    token.reference = largest;
-    safe = false;
+    if (!(largest > reference + kSafeExponent)) continue;  // also where it is no number
+    reference = largest;
+    raised = true;
   }
-  return safe;
+  return raised;
 }
 
-void Chunk::sum_block(const Lane& lane, int64_t block) const {
+void Chunk::sum_block(const Lane& lane, int64_t part, int64_t block, bool finds_references) const {
   GemmArgs args = products(config, count, columns(block)).logits;
   args.a.data = hidden_row(0);
   args.b.data = weight_row(block * block_width());
   args.c = lane.logits;
   gemm(args, lane.gemm, lane.threads);
   for_each_token(lane.threads, [&](int64_t t) {
-    Token& token = scratch.tokens[t];
     const LogitBlock logits = logit_block(lane, block, t);
+    float& reference = scratch.references[part * count + t];
+    if (finds_references) reference = logits.columns > 0 ? largest_logit(logits) : 0;
     std::byte* const kept =
         backward ? exponentials_of(block) + t * row_stride(config) * size_of(config.dtype) : nullptr;
-    scratch.sums[block * count + t] =
-        exponentials(logits, token.reference, kept, config.dtype, columns(block));
+    scratch.sums[block * count + t] = exponentials(logits, reference, kept, config.dtype, columns(block));
     const int64_t column = inputs.targets[first + t] - block * block_width();
     if (column < 0 || column >= logits.columns) return;
+    Token& token = scratch.tokens[t];
     token.target_projected = logits.projected[column];
     token.target_scale = logits.scale == nullptr ? 1 : logits.scale[column];
   });
@@ -335,11 +313,19 @@ LogitBlock target_block(const Chunk& chunk, const Token& token) {
 }
 
 float Chunk::finish_loss(int64_t t, float* logsumexp) const {
-  double sum = 0;
-  for (int64_t block = 0; block < block_count(config); ++block)
-    sum += static_cast<double>(scratch.sums[block * count + t].sum);
+  double total = 0, reference = 0;  // of all parts so far: e^reference total
+  for (int64_t part = 0; part < part_count(config); ++part) {
+    double sum = 0;
+    for (int64_t block = first_block(part); block < first_block(part + 1); ++block)
+      sum += static_cast<double>(scratch.sums[block * count + t].sum);
+    const auto own = static_cast<double>(scratch.references[part * count + t]);
+    if (sum == 0) continue;
+    const double higher = total == 0 ? own : std::max(reference, own);
+    total = (total == 0 ? 0 : total * std::exp(reference - higher)) + sum * std::exp(own - higher);
+    reference = higher;
+  }
   const Token& token = scratch.tokens[t];
-  *logsumexp = static_cast<float>(static_cast<double>(token.reference) + std::log(sum));
+  *logsumexp = static_cast<float>(reference + std::log(total));
   if (inputs.targets[first + t] == kIgnoreIndex) return 0;
   if (!has_target(t)) return std::numeric_limits<float>::quiet_NaN();
   return *logsumexp - finished_logit(target_block(*this, token), 0) +
@@ -353,10 +339,20 @@ void Chunk::find_factors(int64_t t, float logsumexp, float grad_loss) const {
   if (has_target(t)) {
     const LogitBlock target = target_block(*this, token);
     const auto z_factor = static_cast<float>(1 + 2 * config.options.z_loss * static_cast<double>(logsumexp));
-    token.factor = grad_loss * z_factor * std::exp(token.reference - logsumexp) * logit_scale;
+    token.factor = grad_loss * z_factor * logit_scale;
     token.target_factor = -grad_loss * cap_slope(target, finished_logit(target, 0)) * logit_scale;
   }
-  scaled_row(hidden_row(t), token.factor, scaled_hidden_row(t), config.dtype, config.width);
+  for (int64_t i = t; i < part_count(config) * count; i += count)
+    scratch.factors[i] = token.factor == 0 ? 0 : token.factor * std::exp(scratch.references[i] - logsumexp);
+}
+
+void Chunk::multiply_part(const Lane& lane, int64_t part, const CrossEntropyGradients& gradients) const {
+  for_each_token(lane.threads, [&](int64_t t) {
+    scaled_row(hidden_row(t), scratch.factors[part * count + t],
+               lane.hidden + t * config.width * size_of(config.dtype), config.dtype, config.width);
+  });
+  for (int64_t block = first_block(part); block < first_block(part + 1); ++block)
+    multiply_block(lane, part, block, gradients);
 }
 
 // Both products over one block of the vocabulary.
@@ -382,9 +378,9 @@ void Chunk::multiply_block(const Lane& lane, int64_t part, int64_t block,
   p.hidden.a.data = p.weight.a.data = exponentials_of(block);
   p.hidden.b.data = weight;
   p.hidden.c = scratch.hidden_sums + part * chunk_tokens(config) * width;
-  p.hidden.accumulate = block > part_begin(block_count(config), part_count(config), part);
+  p.hidden.accumulate = block > first_block(part);
   gemm(p.hidden, lane.gemm, lane.threads);
-  p.weight.b.data = scratch.hidden;
+  p.weight.b.data = lane.hidden;
   p.weight.c = scaled ? lane.weight_sums : weight_grad;
   p.weight.accumulate = !scaled && accumulate;
   gemm(p.weight, lane.gemm, lane.threads);
@@ -404,12 +400,14 @@ void Chunk::add_targets(const CrossEntropyGradients& gradients) const {
   for_each_token(threads, [&](int64_t t) {
     const Token& token = scratch.tokens[t];
     float* const sums = scratch.hidden_sums + t * width;
+    scaled_row(sums, scratch.factors[t], sums, DType::f32, width);
     for (int64_t part = 1; part < part_count(config); ++part)
-      add_row(sums, sums + part * chunk_tokens(config) * width, 1, DType::f32, width);
+      add_row(sums, sums + part * chunk_tokens(config) * width, scratch.factors[part * count + t], DType::f32,
+              width);
     std::byte* const out = static_cast<std::byte*>(gradients.hidden) + (first + t) * width * element;
     if (has_target(t))
-      combined_row(sums, token.factor, weight_row(inputs.targets[first + t]),
-                   token.target_factor * token.target_scale, out, config.dtype, width);
+      combined_row(sums, 1, weight_row(inputs.targets[first + t]), token.target_factor * token.target_scale,
+                   out, config.dtype, width);
     else
       std::fill_n(out, width * element, std::byte{0});
   });
@@ -442,8 +440,7 @@ void cross_entropy_forward(const CrossEntropyConfig& config, const CrossEntropyI
   for (int64_t first = 0; first < config.tokens; first += tokens) {
     const Chunk chunk{
         config, inputs, scratch, false, threads, first, std::min(tokens, config.tokens - first)};
-    chunk.find_references();
-    if (!chunk.sum_exponentials()) chunk.sum_exponentials();
+    chunk.sum_exponentials();
     chunk.for_each_token(threads,
                          [&](int64_t t) { loss[first + t] = chunk.finish_loss(t, logsumexp + first + t); });
   }
@@ -458,16 +455,13 @@ void cross_entropy_backward(const CrossEntropyConfig& config, const CrossEntropy
   if (tokens == 0 && gradients.scale != nullptr) std::fill_n(gradients.scale, config.vocab, 0.0F);
   for (int64_t first = 0; first < config.tokens; first += tokens) {
     const Chunk chunk{config, inputs, scratch, true, threads, first, std::min(tokens, config.tokens - first)};
-    chunk.find_references();
-    if (!chunk.sum_exponentials()) chunk.sum_exponentials();
+    chunk.sum_exponentials();
     chunk.for_each_token(threads, [&](int64_t t) {
       float logsumexp = 0;
       gradients.loss[first + t] = chunk.finish_loss(t, &logsumexp);
       chunk.find_factors(t, logsumexp, grad_loss[first + t]);
     });
-    chunk.for_each_block([&](const Lane& lane, int64_t part, int64_t block) {
-      chunk.multiply_block(lane, part, block, gradients);
-    });
+    chunk.for_each_part([&](const Lane& lane, int64_t part) { chunk.multiply_part(lane, part, gradients); });
     chunk.add_targets(gradients);
   }
 }
