@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <sstream>
+#include <utility>
 
 #include "nf/file.h"
 #include "tools/arguments.h"
@@ -138,7 +139,8 @@ class Program {
       longest = std::max(longest, ids.back().size());
       require(static_cast<int64_t>(ids.back().size()) < model_.config.max_position_embeddings,
               "the prompt{} has {} tokens, the model's context {}: there is no room to go on",
-              prompts.size() > 1 ? fmt::format(" '{}…'", first_characters(prompt, kShownOfPrompt)) : "",
+              prompts.size() > 1 ? fmt::format(" that begins '{}'", first_characters(prompt, kShownOfPrompt))
+                                 : "",
               ids.back().size(), model_.config.max_position_embeddings);
     }
     open(static_cast<int64_t>(longest) + a_.max_tokens);
@@ -220,8 +222,10 @@ std::vector<std::string> prompts_from(const std::string& file) {
   std::istringstream held(piped ? "" : read_file(file));
   std::istream& text = piped ? std::cin : held;
   std::vector<std::string> lines;
+  bool is_first = true;
   for (std::string line; std::getline(text, line);) {
-    if (lines.empty() && line.starts_with(kByteOrderMark)) line.erase(0, kByteOrderMark.size());
+    if (std::exchange(is_first, false) && line.starts_with(kByteOrderMark))
+      line.erase(0, kByteOrderMark.size());
     if (line.ends_with('\r')) line.pop_back();
     if (!line.empty()) lines.push_back(line);
   }

@@ -81,13 +81,11 @@ class Backward {
     }
   }
 
+  // By position; a query without a document, which sees nothing, takes part in what is computed for the rows
+  // around it and adds zeros.
   Sight sight(int64_t query) const {
-    Sight sight{visible_keys(p_, query), 0};
-    if (p_.q_documents != nullptr) {
-      sight.document = p_.q_documents[batch_ * p_.config.queries + query];
-      if (sight.document < 0) sight.keys.last = sight.keys.first;
-    }
-    return sight;
+    return {visible_keys(p_, query),
+            p_.q_documents == nullptr ? 0 : p_.q_documents[batch_ * p_.config.queries + query]};
   }
 
   // dk and dv of `keys` keys from `key`.
@@ -284,7 +282,7 @@ class Backward {
     row.delta = s_.delta[r];
     const Sight seen = sight(query_ + r);
     row.mask.first = static_cast<int32_t>(seen.keys.first - key_);
-    row.mask.last = static_cast<int32_t>(seen.keys.last - key_);
+    row.mask.last = seen.document < 0 ? row.mask.first : static_cast<int32_t>(seen.keys.last - key_);
     row.mask.document = seen.document;
     if (p_.q_documents != nullptr) row.mask.documents = s_.k_documents;
     if (c.dropout > 0.0F) {

@@ -108,7 +108,7 @@ struct Span {
 
 struct ForwardScratch {
   Cell* q;               // [group * queries][key_padded]
-  Span* spans;           // [group * queries / kGroup]
+  Span* spans;           // [group * queries / kGroup], rounded up
   Cell* k_rows;          // [kForwardKeys][key_padded]
   Cell* k_columns;       // [key_padded][kForwardKeys]
   Cell* v_rows;          // [kForwardKeys][value_padded]
@@ -169,7 +169,7 @@ struct BackwardScratch {
   float* dk;             // [kBackwardKeys][key_padded]
   float* dv;             // [kBackwardKeys][value_padded]
   float* dq;             // [heads of the task][T][key_padded], null when dq is a partial sum
-  Span* spans;           // [T / kGroup]
+  Span* spans;           // [T / kGroup], rounded up
   float* lse;            // [kBackwardQueries]: log-sum-exp times log2(e); infinity for rows that see nothing
   float* delta;          // [kBackwardQueries]
   int32_t* k_documents;  // [kBackwardKeys]

@@ -1,14 +1,15 @@
 // A chunk of tokens meets the vocabulary twice, block by block.
 //
 // First, a block's logits are made and turned at once, still in cache, into exponentials e^(logit - r_t) that
-// wait in the operands' dtype. r_t is the largest logit of the first block: exponentials keep their relative
-// precision whatever r_t is, so it need not be the largest of all, only near enough for no overflow. Then the
-// sums give every token's logsumexp and loss, and its gradient with respect to the logits is
+// wait in the operands' dtype. r_t is the largest logit of a first block: exponentials keep their relative
+// precision whatever r_t is, so it need not be the largest of all, only near enough for no overflow (where it
+// is not, they are made again). Then the sums give every token's logsumexp and loss, and its gradient with
+// respect to the logits is
 //
 //   g_t (1 + 2 z_loss logsumexp_t) e^(r_t - logsumexp_t) e^(logit - r_t)  -  g_t [v is the target]
 //
-// Second, the exponentials go into both remaining products as they are: the factors that depend on the token
-// alone are applied to the hidden state's gradient afterwards and to the hidden states beforehand, and the
+// Second, the exponentials go into both remaining products as they are: the factors that do not depend on the
+// word are applied to the hidden state's gradient afterwards and to the hidden states beforehand, and the
 // target's part is a single row of each. So every logit is made once and read twice.
 //
 // The vocabulary falls into a few parts of blocks, each with its own r_t and its own sums for the hidden
@@ -25,6 +26,7 @@
 #include "cpu/cross_entropy_rows.h"
 #include "cpu/gemm.h"
 #include "cpu/gemm_kernel.h"
+#include "nf/error.h"
 
 namespace nf::cpu {
 namespace {
@@ -38,7 +40,7 @@ constexpr float kSafeExponent = 60;              // e^60 times the vocabulary's 
 constexpr int64_t kRowsPerTask = 8, kColumnsPerTask = 64;
 constexpr size_t kAlignment = 64;
 
-// All of these follow from the sizes alone.
+// The cut follows from the sizes alone. Every part has a block at least.
 int64_t part_count(const CrossEntropyConfig& c) {
   return std::clamp<int64_t>(ceil_div(c.vocab, kMostColumns), 1, kMostParts);
 }
@@ -62,6 +64,11 @@ int64_t chunk_tokens(const CrossEntropyConfig& c) {
 int lane_count(const CrossEntropyConfig& c, int threads) {
   const auto parts = static_cast<double>(part_count(c)), lanes = static_cast<double>(threads);
   return parts / (lanes * std::ceil(parts / lanes)) >= kBalanced ? threads : 1;
+}
+
+// Threads that work on one block.
+int lane_threads(const CrossEntropyConfig& c, int threads) {
+  return lane_count(c, threads) > 1 ? 1 : threads;
 }
 
 // A token of the present chunk.
@@ -141,7 +148,7 @@ Products products(const CrossEntropyConfig& c, int64_t tokens, int64_t columns) 
 
 size_t gemm_bytes(const CrossEntropyConfig& c, bool backward, int threads) {
   size_t bytes = 0;
-  const int64_t block = block_columns(c), lane_threads = lane_count(c, threads) > 1 ? 1 : threads;
+  const int64_t block = block_columns(c);
   for (const int64_t tokens : {chunk_tokens(c), c.tokens % std::max<int64_t>(chunk_tokens(c), 1)}) {
     if (tokens == 0) continue;
     for (const int64_t columns : {std::min(block, c.vocab), c.vocab % block}) {
@@ -149,7 +156,7 @@ size_t gemm_bytes(const CrossEntropyConfig& c, bool backward, int threads) {
       const Products p = products(c, tokens, columns);
       for (const GemmArgs* product : {&p.logits, &p.hidden, &p.weight})
         if (product == &p.logits || backward)
-          bytes = std::max(bytes, gemm_workspace(*product, static_cast<int>(lane_threads)));
+          bytes = std::max(bytes, gemm_workspace(*product, lane_threads(c, threads)));
     }
   }
   return bytes;
@@ -158,7 +165,7 @@ size_t gemm_bytes(const CrossEntropyConfig& c, bool backward, int threads) {
 Lane carve_lane(const CrossEntropyConfig& c, bool backward, int threads, Carver& carver) {
   const int64_t weights = backward && c.scaled ? block_columns(c) * c.width : 0;
   Lane lane;
-  lane.threads = lane_count(c, threads) > 1 ? 1 : threads;
+  lane.threads = lane_threads(c, threads);
   lane.logits = carver.floats(chunk_tokens(c) * row_stride(c));
   lane.hidden = carver.carve(backward ? chunk_tokens(c) * c.width * size_of(c.dtype) : 0);
   lane.weight = carver.carve(weights * size_of(c.dtype));
@@ -342,8 +349,12 @@ void Chunk::find_factors(int64_t t, float logsumexp, float grad_loss) const {
     token.factor = grad_loss * z_factor * logit_scale;
     token.target_factor = -grad_loss * cap_slope(target, finished_logit(target, 0)) * logit_scale;
   }
-  for (int64_t i = t; i < part_count(config) * count; i += count)
-    scratch.factors[i] = token.factor == 0 ? 0 : token.factor * std::exp(scratch.references[i] - logsumexp);
+  for (int64_t part = 0; part < part_count(config); ++part) {
+    const int64_t at = part * count + t;
+    const bool is_padding = first_block(part) * block_width() >= real();
+    scratch.factors[at] =
+        token.factor == 0 || is_padding ? 0 : token.factor * std::exp(scratch.references[at] - logsumexp);
+  }
 }
 
 void Chunk::multiply_part(const Lane& lane, int64_t part, const CrossEntropyGradients& gradients) const {
@@ -435,6 +446,7 @@ size_t cross_entropy_workspace(const CrossEntropyConfig& config, bool backward, 
 
 void cross_entropy_forward(const CrossEntropyConfig& config, const CrossEntropyInputs& inputs, float* loss,
                            float* logsumexp, void* workspace, int threads) {
+  require(config.scaled == (inputs.scale != nullptr), "cross entropy: a scale that the config does not know");
   const Scratch scratch(config, false, threads, workspace);
   const int64_t tokens = chunk_tokens(config);
   for (int64_t first = 0; first < config.tokens; first += tokens) {
@@ -449,6 +461,7 @@ void cross_entropy_forward(const CrossEntropyConfig& config, const CrossEntropyI
 void cross_entropy_backward(const CrossEntropyConfig& config, const CrossEntropyInputs& inputs,
                             const float* grad_loss, const CrossEntropyGradients& gradients, void* workspace,
                             int threads) {
+  require(config.scaled == (inputs.scale != nullptr), "cross entropy: a scale that the config does not know");
   const Scratch scratch(config, true, threads, workspace);
   const int64_t tokens = chunk_tokens(config);
   if (tokens == 0 && !gradients.accumulate) std::fill_n(gradients.weight, config.vocab * config.width, 0.0F);

@@ -4,9 +4,6 @@
 
 #if defined(__AVX512BF16__)
 
-// GCC 12 takes the undefined vectors inside its own intrinsics for a mistake (GCC bug 105593).
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include "cpu/exp2_avx512.h"
 
 namespace nf::cpu {

@@ -1,6 +1,7 @@
 #include "cuda/faults.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "nf/error.h"
 
@@ -20,7 +21,7 @@ uint64_t* Faults::add(Explain explain) {
 
 void Faults::check() {
   for (size_t i = 0; i < explain_.size(); ++i) {
-    const uint64_t word = words_[i];
+    const uint64_t word = std::atomic_ref(words_[i]).load(std::memory_order_relaxed);
     if (word == kNone) continue;
     std::fill(words_.begin(), words_.end(), kNone);
     fail("{}", explain_[i](static_cast<int64_t>(word >> 32), static_cast<int32_t>(word & 0xFFFFFFFF)));

@@ -25,7 +25,8 @@ class Faults {
   uint64_t* add(Explain explain);
   bool empty() const { return explain_.empty(); }
 
-  // Throws Error for the first node that left a word, and forgets them all. What was launched is done.
+  // Throws Error for the first node that has left a word, and forgets them all. Of what is still under way
+  // some may show already.
   void check();
 
  private:

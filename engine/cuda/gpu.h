@@ -60,7 +60,7 @@ class Gpu {
 
   // Device memory, zeroed, aligned to 256 bytes. Throws Error when there is not enough.
   virtual Buffer allocate(int64_t bytes) = 0;
-  // Memory of the host's, zeroed, that kernels can write; the host sees it after synchronize().
+  // Memory of the host's, zeroed, that kernels can write; the host sees it after it has waited.
   virtual Buffer allocate_shared(int64_t bytes) = 0;
   virtual DeviceMemory memory() = 0;  // of the whole GPU, now
   // Copies between host and device in the stream's order. `from` and `to` may be used again when they return.

@@ -77,6 +77,9 @@ class PinnedReadback : public Readback {
  public:
   PinnedReadback(Stream stream, int64_t bytes)
       : stream_(std::move(stream)), size_(static_cast<size_t>(bytes)), memory_(host_memory(bytes)) {}
+  ~PinnedReadback() override { cudaEventSynchronize(read_.get()); }  // its copies may be on their way
+  PinnedReadback(const PinnedReadback&) = delete;
+  PinnedReadback& operator=(const PinnedReadback&) = delete;
 
   void read(int64_t at, int64_t bytes, const std::byte* from) override {
     check(cudaMemcpyAsync(memory_.get() + at, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost,
@@ -106,6 +109,9 @@ class Staging {
       : stream_(std::move(stream)), memory_(host_memory(static_cast<int64_t>(kParts * kLargest))) {
     for (Event& event : sent_) event = make_event();
   }
+  ~Staging() { cudaStreamSynchronize(stream_.get()); }
+  Staging(const Staging&) = delete;
+  Staging& operator=(const Staging&) = delete;
 
   // At most kLargest bytes.
   void write(std::byte* to, std::span<const std::byte> from) {

@@ -1,7 +1,10 @@
 // A Readback where nothing is gained by waiting: each copy is made when it is asked for.
 #pragma once
 
+#include <cstddef>
 #include <functional>
+#include <span>
+#include <utility>
 #include <vector>
 
 #include "nf/device.h"

@@ -83,6 +83,7 @@ struct Case {
   DType out_dtype = DType::f32;
   bool heads_first = false;
   int documents = 0;    // 0: none; else about how many, the first query having none
+  int64_t gap = 0;      // with documents, so many queries from 16 on have none either
   int64_t length = -1;  // -1: none
   double spread = 1.5;
 };
@@ -121,7 +122,9 @@ struct Run {
         k_documents.push_back(static_cast<int32_t>((j + 3 * b) * t.documents / c.keys));
       for (int64_t i = 0; i < c.queries; ++i)
         q_documents.push_back(
-            i == 0 ? -1 : static_cast<int32_t>((i + c.keys - c.queries + 3 * b) * t.documents / c.keys));
+            i == 0 || (i >= 16 && i < 16 + t.gap)
+                ? -1
+                : static_cast<int32_t>((i + c.keys - c.queries + 3 * b) * t.documents / c.keys));
     }
     inputs.q_documents = q_documents.data();
     inputs.k_documents = k_documents.data();
@@ -263,10 +266,10 @@ std::string describe(const Case& t) {
   const AttentionConfig& c = t.config;
   return fmt::format(
       "{} -> {} B {} T {} S {} H {} K {} dk {} dv {} causal {} window {} cap {} {} dropout {} documents {} "
-      "length {} heads first {}",
+      "length {} heads first {} gap {}",
       name(t.dtype), name(t.out_dtype), c.batch, c.queries, c.keys, c.heads, c.kv_heads, c.key_width,
       c.value_width, c.causal, c.window, static_cast<int>(c.cap_type), c.cap, c.dropout, t.documents,
-      t.length, t.heads_first);
+      t.length, t.heads_first, t.gap);
 }
 
 void check(const Case& t) {
@@ -315,6 +318,17 @@ void check_both(Case t) {
 }
 
 }  // namespace
+
+TEST_CASE("attention: rows amid others that see nothing at all") {
+  for (const bool causal : {true, false})
+    for (const int64_t gap : {16, 20, 48}) {
+      Case t{config(2, 150, 150, 4, 2, 32, 32)};
+      t.config.causal = causal;
+      t.documents = 3;
+      t.gap = gap;
+      check_both(t);
+    }
+}
 
 TEST_CASE("attention: plain, of many shapes") {
   for (int64_t queries : {1, 7, 8, 65, 130, 300}) check_both({config(2, queries, queries, 4, 2, 32, 32)});

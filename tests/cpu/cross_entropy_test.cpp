@@ -184,6 +184,23 @@ TEST_CASE("cross entropy: logits that tower above all of the first block's") {
   }
 }
 
+TEST_CASE("cross entropy: words of padding alone beside logits far below zero") {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const Case c{.name = "low", .tokens = 12, .vocab = 2100, .options = {.vocab_size = 1400}, .dtype = dtype};
+    Data d = data_of(c);
+    for (int64_t i = 0; i < c.tokens * c.width;
+         ++i)  // all logits are near -100: known to 1e-5 in f32, and so are their exponentials
+      d.hidden.data[static_cast<size_t>(i)] = i % c.width == 0 ? 10 : 0.25;
+    for (int64_t v = 0; v < c.vocab; ++v) d.weight.data[static_cast<size_t>(v * c.width)] = -10;
+    const Results got = run_kernels(c, d, 2);
+    const std::vector<Tensor> expected = exact(c, d);
+    const double tolerance = dtype == DType::f32 ? 5e-5 : 6e-3;
+    CHECK(*std::max_element(got.logsumexp.begin(), got.logsumexp.end()) < -88);
+    CHECK(test::relative_error(test::decode(got.hidden, {c.dtype, d.hidden.shape}), expected[1]) < tolerance);
+    CHECK(test::relative_error(as_tensor(got.weight, d.weight.shape), expected[2]) < tolerance);
+  }
+}
+
 TEST_CASE("cross entropy: no tokens at all leave a gradient of zero") {
   const Case c{.name = "none", .tokens = 0, .scaled = true};
   const Results got = run_kernels(c, data_of({.name = "some", .tokens = 1}), 1);

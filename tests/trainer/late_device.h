@@ -4,6 +4,9 @@
 
 #include <deque>
 #include <functional>
+#include <memory>
+#include <span>
+#include <vector>
 
 #include "nf/device.h"
 

@@ -138,6 +138,7 @@ TEST_CASE("trainer: steps overlap on a device that works by itself, and nothing 
   const Folder folder;
   CommandLine line = line_for(folder, "cpu");
   line.settings.save_every = 6;
+  line.settings.keep = 10;
   CHECK(train(line) == kExitDone);
   line.settings.out = folder.path / "late";
   const Silence silence;
@@ -152,10 +153,16 @@ TEST_CASE("trainer: steps overlap on a device that works by itself, and nothing 
           return trainer.step() == 8;
         }) == kExitInterrupted);
   CHECK(overlapped > 0);
-  CHECK(fs::exists(folder.path / "late/checkpoint-9"));  // which was under way when it was stopped
+  CHECK(!fs::exists(folder.path / "late/checkpoint-0"));  // where the first step was under way
+  CHECK(fs::exists(folder.path / "late/checkpoint-9"));   // which was under way when it was stopped
   line.settings.resume = true;
   line.settings.resume_from = line.settings.out;
   CHECK(run_late([](const Trainer&, int64_t) { return false; }) == kExitDone);
+  line.settings.resume_from = folder.path / "late/checkpoint-6";
+  line.settings.out = folder.path / "again";
+  CHECK(run_late([](const Trainer&, int64_t) { return false; }) == kExitDone);
+  CHECK(!fs::exists(folder.path / "again/checkpoint-6"));
+  CHECK(weights_hash(folder.path / "again/checkpoint-20") == weights_hash(folder.path / "cpu/checkpoint-20"));
 
   const fs::path a = folder.path / "cpu/checkpoint-20", b = folder.path / "late/checkpoint-20";
   CHECK(weights_hash(a) == weights_hash(b));

@@ -120,8 +120,8 @@ StepResult TrainingSession::finish() {
   return result;
 }
 
-// The weights are still those that the loss was computed with, since no update is made from gradients that
-// are not finite, unless the next step is under way and has changed them.
+// The weights are those that the loss was computed with where its gradients are not finite either, since then
+// no update is made, and where the next step has not changed them.
 void TrainingSession::fail_nonfinite(const UnderWay& failed, int64_t micro, float loss) {
   failed.batches->seek(failed.positions[static_cast<size_t>(micro)]);
   next_batch(*failed.batches);

@@ -39,6 +39,7 @@ class TrainingSession {
   // Takes grad_accum batches and updates the weights. Throws RunFailed for a loss that is not finite; the
   // message names the first value that is not. Allocates nothing once it has seen every length of batch.
   StepResult step(Batches& batches, int64_t step, double learning_rate) {
+    require(launched_ == finished_, "session: a step is under way already");
     launch(batches, step, learning_rate);
     return finish();
   }

@@ -182,6 +182,7 @@ void Trainer::train(const std::function<bool()>& stop) {
     writer_->poll();
     stopped = stop();
     while (stopped && !launched_.empty()) finish_step();
+    if (!launched_.empty()) continue;  // nothing follows the steps that are finished
     if (!stopped && evaluation_due()) evaluate(settings_.eval_batches);
     if (stopped || run_state_.step == total_ || is_multiple(run_state_.step, settings_.save_every)) save();
   }
@@ -250,6 +251,7 @@ bool Trainer::evaluation_due() const {
 }
 
 void Trainer::evaluate(int64_t batches) {
+  require(launched_.empty(), "trainer: an evaluation amid a step");
   BatchPosition start = validation_->position();
   start.epoch = start.index = 0;
   validation_->seek(start);
@@ -266,6 +268,7 @@ void Trainer::evaluate(int64_t batches) {
 }
 
 void Trainer::save(bool best) {
+  require(launched_.empty(), "trainer: a checkpoint amid a step");
   const int64_t step = run_state_.step;
   if (saved_step_ == step) {
     if (best) writer_->mark_best(step);

@@ -14,6 +14,7 @@
 #include <filesystem>
 #include <functional>
 #include <optional>
+#include <vector>
 
 #include "tools/tracking/speed.h"
 #include "tools/trainer/checkpoint_writer.h"
@@ -27,8 +28,9 @@ class Trainer {
   // nothing has been written then.
   explicit Trainer(const CommandLine& command, const RunOptions& options = {});
 
-  // Trains until the last step, or until `stop` returns true: it is asked after every step, and the run is
-  // saved before this returns. Returns the exit status. Throws RunFailed.
+  // Trains until the last step, or until `stop` returns true: it is asked whenever a step has been launched;
+  // what is under way is finished, and the run is saved before this returns. Returns the exit status. Throws
+  // RunFailed.
   int run(const std::function<bool()>& stop);
 
   int64_t step() const { return run_state_.step; }
@@ -40,6 +42,13 @@ class Trainer {
   const RunHistory* history() const { return report_ ? &report_->history() : nullptr; }
 
  private:
+  struct Launched {
+    int64_t step = 0;
+    double learning_rate = 0;
+    BatchPosition position;  // after it
+    std::chrono::steady_clock::time_point start;
+  };
+
   void open_run();
   void settle_tokenizer(const Tokenizer* tokenizer);
   void settle_base();
@@ -74,14 +83,7 @@ class Trainer {
   std::unique_ptr<RunReport> report_;
 
   std::unique_ptr<CheckpointWriter> writer_;
-  // Steps that have been launched and not finished, the oldest first.
-  struct Launched {
-    int64_t step = 0;
-    double learning_rate = 0;
-    BatchPosition position;  // after it
-    std::chrono::steady_clock::time_point start;
-  };
-  std::vector<Launched> launched_;
+  std::vector<Launched> launched_;  // and not finished, the oldest first
   std::chrono::steady_clock::time_point last_finish_ = began_;
 
   int64_t saved_step_ = -1;

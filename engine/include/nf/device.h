@@ -42,7 +42,7 @@ struct DeviceMemory {
 };
 
 // Host memory that a device copies results into while the host goes on. Its copies happen in order with
-// everything that the device does.
+// everything that the device does. The device must outlive it.
 class Readback {
  public:
   virtual ~Readback() = default;
