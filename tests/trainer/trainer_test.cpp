@@ -32,6 +32,21 @@ CommandLine line_for(const Folder& folder, const std::string& out) {
 
 uint64_t weights_hash(const fs::path& checkpoint) { return hash_file(checkpoint / "model.safetensors"); }
 
+// Both ended with step 20, with the same bits, and tell the same.
+void check_same_run(const fs::path& one, const fs::path& other) {
+  const fs::path a = one / "checkpoint-20", b = other / "checkpoint-20";
+  CHECK(weights_hash(a) == weights_hash(b));
+  CHECK(hash_file(a / "optimizer.safetensors") == hash_file(b / "optimizer.safetensors"));
+  CHECK(read_file(a / "trainer_state.json") == read_file(b / "trainer_state.json"));
+  for (const char* metric : {"loss", "val_loss", "grad_norm", "lr"}) {
+    CAPTURE(metric);
+    const MetricSeries before = read_metric(one / "metrics.jsonl", metric),
+                       after = read_metric(other / "metrics.jsonl", metric);
+    CHECK(before.steps == after.steps);
+    CHECK(before.values == after.values);
+  }
+}
+
 }  // namespace
 
 TEST_CASE("trainer: a run leaves what others need") {
@@ -120,17 +135,7 @@ TEST_CASE("trainer: stopped and resumed, the run ends with the same bits, whatev
     parts.settings.threads = 2;
     CHECK(train(parts) == kExitDone);
 
-    const fs::path a = folder.path / "whole/checkpoint-20", b = folder.path / "parts/checkpoint-20";
-    CHECK(weights_hash(a) == weights_hash(b));
-    CHECK(hash_file(a / "optimizer.safetensors") == hash_file(b / "optimizer.safetensors"));
-    CHECK(read_file(a / "trainer_state.json") == read_file(b / "trainer_state.json"));
-    for (const char* metric : {"loss", "val_loss", "grad_norm", "lr"}) {
-      CAPTURE(metric);
-      const MetricSeries before = read_metric(folder.path / "whole/metrics.jsonl", metric),
-                         after = read_metric(folder.path / "parts/metrics.jsonl", metric);
-      CHECK(before.steps == after.steps);
-      CHECK(before.values == after.values);
-    }
+    check_same_run(folder.path / "whole", folder.path / "parts");
   }
 }
 
@@ -164,17 +169,7 @@ TEST_CASE("trainer: steps overlap on a device that works by itself, and nothing 
   CHECK(!fs::exists(folder.path / "again/checkpoint-6"));
   CHECK(weights_hash(folder.path / "again/checkpoint-20") == weights_hash(folder.path / "cpu/checkpoint-20"));
 
-  const fs::path a = folder.path / "cpu/checkpoint-20", b = folder.path / "late/checkpoint-20";
-  CHECK(weights_hash(a) == weights_hash(b));
-  CHECK(hash_file(a / "optimizer.safetensors") == hash_file(b / "optimizer.safetensors"));
-  CHECK(read_file(a / "trainer_state.json") == read_file(b / "trainer_state.json"));
-  for (const char* metric : {"loss", "val_loss", "grad_norm", "lr"}) {
-    CAPTURE(metric);
-    const MetricSeries before = read_metric(folder.path / "cpu/metrics.jsonl", metric),
-                       after = read_metric(folder.path / "late/metrics.jsonl", metric);
-    CHECK(before.steps == after.steps);
-    CHECK(before.values == after.values);
-  }
+  check_same_run(folder.path / "cpu", folder.path / "late");
 }
 
 TEST_CASE("trainer: nothing is overwritten unasked") {
