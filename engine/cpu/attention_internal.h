@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "cpu/attention.h"
+#include "cpu/carver.h"
 
 namespace nf::cpu::attention {
 
@@ -76,23 +77,6 @@ struct Problem {
   float* partial_dq;  // [chunk, B, H, T, key_padded], when chunks > 1
   float* partial_dk;  // [B, H, S, key_padded], when group > 1 and not whole_group
   float* partial_dv;  // [B, H, S, value_padded], likewise
-};
-
-// Hands out 64-byte aligned pieces of memory; with a null base it only counts.
-class Carver {
- public:
-  [[gnu::always_inline]] explicit Carver(void* base) : base_(static_cast<char*>(base)) {}
-  template <typename T>
-  [[gnu::always_inline]] T* take(int64_t count) {
-    char* piece = base_ == nullptr ? nullptr : base_ + used_;
-    used_ += round_up(count * static_cast<int64_t>(sizeof(T)), 64);
-    return reinterpret_cast<T*>(piece);
-  }
-  [[gnu::always_inline]] int64_t used() const { return used_; }
-
- private:
-  char* base_;
-  int64_t used_ = 0;
 };
 
 // A cell holds one f32 or two neighbouring bf16: what one lane of a product takes in one instruction.

@@ -23,6 +23,7 @@
 #include <limits>
 
 #include "base/parallel.h"
+#include "cpu/carver.h"
 #include "cpu/cross_entropy_rows.h"
 #include "cpu/gemm.h"
 #include "cpu/gemm_kernel.h"
@@ -38,7 +39,6 @@ constexpr int64_t kMostTokens = 512;             // of a chunk
 constexpr int64_t kExponentialBytes = 52 << 20;  // of a chunk
 constexpr float kSafeExponent = 60;              // e^60 times the vocabulary's size is far from overflow
 constexpr int64_t kRowsPerTask = 8, kColumnsPerTask = 64;
-constexpr size_t kAlignment = 64;
 
 // The cut follows from the sizes alone. Every part has a block at least.
 int64_t part_count(const CrossEntropyConfig& c) {
@@ -98,22 +98,10 @@ struct Scratch {
   std::byte* exponentials;  // [blocks][chunk, block] in the config's dtype, rows row_stride apart
   float* hidden_sums;       // [parts][chunk, D]
   std::byte* lanes;
-  size_t lane_bytes, bytes;
+  int64_t lane_bytes;
+  size_t gemm, bytes;  // of a lane's products; of everything
 
   Scratch(const CrossEntropyConfig& c, bool backward, int threads, void* start);
-};
-
-// Memory in pieces, one after another.
-struct Carver {
-  std::byte* start;
-  size_t used = 0;
-
-  std::byte* carve(int64_t size) {
-    std::byte* at = start + used;
-    used += (static_cast<size_t>(size) + kAlignment - 1) / kAlignment * kAlignment;
-    return at;
-  }
-  float* floats(int64_t count) { return reinterpret_cast<float*>(carve(count * 4)); }
 };
 
 struct Products {
@@ -162,33 +150,33 @@ size_t gemm_bytes(const CrossEntropyConfig& c, bool backward, int threads) {
   return bytes;
 }
 
-Lane carve_lane(const CrossEntropyConfig& c, bool backward, int threads, Carver& carver) {
+// `gemm`: bytes for a product.
+Lane carve_lane(const CrossEntropyConfig& c, bool backward, int threads, size_t gemm, Carver& carver) {
   const int64_t weights = backward && c.scaled ? block_columns(c) * c.width : 0;
   Lane lane;
   lane.threads = lane_threads(c, threads);
-  lane.logits = carver.floats(chunk_tokens(c) * row_stride(c));
-  lane.hidden = carver.carve(backward ? chunk_tokens(c) * c.width * size_of(c.dtype) : 0);
-  lane.weight = carver.carve(weights * size_of(c.dtype));
-  lane.weight_sums = carver.floats(weights);
-  lane.gemm = carver.carve(static_cast<int64_t>(gemm_bytes(c, backward, threads)));
+  lane.logits = carver.take<float>(chunk_tokens(c) * row_stride(c));
+  lane.hidden = carver.take<std::byte>(backward ? chunk_tokens(c) * c.width * size_of(c.dtype) : 0);
+  lane.weight = carver.take<std::byte>(weights * size_of(c.dtype));
+  lane.weight_sums = carver.take<float>(weights);
+  lane.gemm = carver.take<std::byte>(static_cast<int64_t>(gemm));
   return lane;
 }
 
-Scratch::Scratch(const CrossEntropyConfig& c, bool backward, int threads, void* start) {
-  Carver carver{static_cast<std::byte*>(start)}, lane{nullptr};
-  const int64_t chunk = chunk_tokens(c), blocks = block_count(c), element = size_of(c.dtype),
-                if_backward = backward ? 1 : 0;
-  tokens = reinterpret_cast<Token*>(carver.carve(chunk * static_cast<int64_t>(sizeof(Token))));
-  sums = reinterpret_cast<ExponentialSum*>(
-      carver.carve(blocks * chunk * static_cast<int64_t>(sizeof(ExponentialSum))));
-  references = carver.floats(part_count(c) * chunk);
-  factors = carver.floats(part_count(c) * chunk);
-  exponentials = carver.carve(if_backward * blocks * chunk * row_stride(c) * element);
-  hidden_sums = carver.floats(if_backward * part_count(c) * chunk * c.width);
-  carve_lane(c, backward, threads, lane);
-  lane_bytes = lane.used;
-  lanes = carver.carve(static_cast<int64_t>(lane_bytes) * lane_count(c, threads));
-  bytes = carver.used;
+Scratch::Scratch(const CrossEntropyConfig& c, bool backward, int threads, void* start)
+    : gemm(gemm_bytes(c, backward, threads)) {
+  Carver carver(start), lane(nullptr);
+  const int64_t chunk = chunk_tokens(c), blocks = block_count(c), if_backward = backward ? 1 : 0;
+  tokens = carver.take<Token>(chunk);
+  sums = carver.take<ExponentialSum>(blocks * chunk);
+  references = carver.take<float>(part_count(c) * chunk);
+  factors = carver.take<float>(part_count(c) * chunk);
+  exponentials = carver.take<std::byte>(if_backward * blocks * chunk * row_stride(c) * size_of(c.dtype));
+  hidden_sums = carver.take<float>(if_backward * part_count(c) * chunk * c.width);
+  carve_lane(c, backward, threads, gemm, lane);
+  lane_bytes = lane.used();
+  lanes = carver.take<std::byte>(lane_bytes * lane_count(c, threads));
+  bytes = static_cast<size_t>(carver.used());
 }
 
 // Tokens [first, first + count).
@@ -218,8 +206,8 @@ struct Chunk {
     return scratch.exponentials + block * chunk_tokens(config) * row_stride(config) * size_of(config.dtype);
   }
   Lane lane(int thread) const {
-    Carver carver{scratch.lanes + static_cast<size_t>(thread) * scratch.lane_bytes};
-    return carve_lane(config, backward, threads, carver);
+    Carver carver(scratch.lanes + thread * scratch.lane_bytes);
+    return carve_lane(config, backward, threads, scratch.gemm, carver);
   }
   LogitBlock logit_block(const Lane& lane, int64_t block, int64_t t) const {
     return {.projected = lane.logits + t * row_stride(config),
