@@ -141,7 +141,8 @@ void LoopWriter::name_members() {
     text_.line("const int member = threadIdx.x;");
 }
 
-// Each group has one row. Groups without a row read the last one and write nothing.
+// Each group has one row. Groups without a row stand at the last one, whose place may be written by then:
+// they neither read nor write.
 void LoopWriter::find_row() {
   const std::string own =
       plan_.groups == 1 ? "blockIdx.x" : fmt::format("Count(blockIdx.x) * {} + group", plan_.groups);
@@ -150,7 +151,7 @@ void LoopWriter::find_row() {
   } else {
     text_.line("const bool valid = {} < {};", own, plan_.rows);
     text_.line("const Count row = valid ? {} : {};", own, plan_.rows - 1);
-    guard_ = "valid";
+    row_guard_ = guard_ = "valid";
   }
   result_.shape.grid_x = blocks(plan_.rows, plan_.groups);
 }
@@ -183,7 +184,7 @@ void LoopWriter::walk_units(int64_t tiles) {
   } else {
     text_.line("const bool valid = {} < end;", unit);
     text_.line("const Count row = {};", row(fmt::format("(valid ? {} : end - 1)", unit)));
-    guard_ = "valid";
+    row_guard_ = guard_ = "valid";
   }
   if (plan_.form == LoopForm::columns && !fills_vectors())
     guard_ = guard_.empty() ? "active" : "valid && active";

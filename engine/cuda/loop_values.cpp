@@ -35,7 +35,8 @@ void LoopWriter::load_leaves(bool once) {
     text_.line("Vector<{}, {}> x{}{};", type, plan_.vector, i, dimension());
   }
   open_vectors();
-  for (int32_t i : leaves) text_.line("x{}{} = {};", i, subscript(), loaded(i));
+  const std::string guard = once || row_guard_.empty() ? "" : fmt::format("if ({}) ", row_guard_);
+  for (int32_t i : leaves) text_.line("{}x{}{} = {};", guard, i, subscript(), loaded(i));
   close_vectors();
 }
 
@@ -101,7 +102,8 @@ std::string LoopWriter::row_leaf(int32_t i) const {
   const LoopTensor& tensor = plan_.tensor(t);
   if (tensor.kind == LoopTensor::Kind::iota) return fmt::format("int32_t({})", address("", t, ""));
   if (tensor.kind == LoopTensor::Kind::philox) return philox(i, 1, "") + ".items[0]";
-  return fmt::format("lane(in{}[{}])", tensor.number, address("", t, ""));
+  const std::string value = fmt::format("lane(in{}[{}])", tensor.number, address("", t, ""));
+  return row_guard_.empty() ? value : fmt::format("{} ? {} : {}(0)", row_guard_, value, lane_type_of(i));
 }
 
 // ---- phases

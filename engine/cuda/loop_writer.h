@@ -103,6 +103,7 @@ class LoopWriter {
   LoopSource result_;
   std::vector<std::string> places_;  // of the row in each tensor; empty where it is at the begin
   std::string guard_;                // of what is written, where a row may not be there
+  std::string row_guard_;            // of what is read: columns that are not there have been left out
   std::set<int32_t> defined_;        // in the loop over elements
 };
 

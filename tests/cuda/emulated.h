@@ -20,17 +20,26 @@
 struct Dim {
   unsigned x, y, z;
 };
-struct EmulatedThread {
-  Dim thread, block, block_size, grid_size;
-  unsigned char* dynamic_shared;
-};
 
+// What all lanes of a warp do together. Memory is ordered by the first alone.
+enum EmulatedCollective : unsigned { kSyncWarp, kShuffle, kBallot, kMatch, kProduct, kLoadMatrices };
+
+#pragma GCC visibility push(default)
 extern "C" {
-EmulatedThread* nf_emulated_thread();
+Dim nf_emulated_thread();
+Dim nf_emulated_block();
+Dim nf_emulated_block_size();
+Dim nf_emulated_grid_size();
+unsigned char* nf_emulated_dynamic_shared();
 void nf_emulated_barrier();
 // Gives `bytes` (at most 16) of this lane to its warp; returns the 32 lanes' parts, 16 bytes apart, valid
 // until the warp's exchange after the next.
-const unsigned char* nf_emulated_exchange(const void* mine, unsigned bytes);
+const unsigned char* nf_emulated_exchange(EmulatedCollective kind, unsigned mask, const void* mine,
+                                          unsigned bytes);
+void nf_emulated_read(const void* address, unsigned bytes);
+void nf_emulated_write(const void* address, unsigned bytes);
+void nf_emulated_atomic(const void* address, unsigned bytes);
+void nf_emulated_misaligned(const void* address, unsigned bytes);
 void nf_emulated_copy(void* to, const void* from, unsigned bytes, bool valid);  // at most 16
 void nf_emulated_commit();
 void nf_emulated_wait(int pending);
@@ -47,53 +56,105 @@ void nf_emulated_sync_threads(int barrier, int threads);
 uint16_t nf_emulated_to_f16(float x);
 float nf_emulated_from_f16(uint16_t bits);
 }
+#pragma GCC visibility pop
 
-#define threadIdx (nf_emulated_thread()->thread)
-#define blockIdx (nf_emulated_thread()->block)
-#define blockDim (nf_emulated_thread()->block_size)
-#define gridDim (nf_emulated_thread()->grid_size)
+#define threadIdx (nf_emulated_thread())
+#define blockIdx (nf_emulated_block())
+#define blockDim (nf_emulated_block_size())
+#define gridDim (nf_emulated_grid_size())
 
-inline unsigned char* dynamic_shared() { return nf_emulated_thread()->dynamic_shared; }
+// Kernels are compiled with the compiler's sanitizers, whose calls go to the emulator: before every access,
+// and where an address is not aligned as its type says. What the emulator's own parts below do is none of its
+// business.
+#define NF_UNFILLED __attribute__((uninitialized))  // spared the garbage that arrays begin with
+#define NF_UNWATCHED __attribute__((no_sanitize("thread", "alignment")))
+#define NF_VISIBLE __attribute__((visibility("default")))
+#if defined(NF_WATCHED)
+#define NF_HOOK extern "C" __attribute__((used, no_sanitize("thread", "alignment")))
+#define NF_HOOKS(bytes)                                                              \
+  NF_HOOK void __tsan_read##bytes(void* p) { nf_emulated_read(p, bytes); }           \
+  NF_HOOK void __tsan_write##bytes(void* p) { nf_emulated_write(p, bytes); }         \
+  NF_HOOK void __tsan_unaligned_read##bytes(void* p) { nf_emulated_read(p, bytes); } \
+  NF_HOOK void __tsan_unaligned_write##bytes(void* p) { nf_emulated_write(p, bytes); }
+NF_HOOKS(1)
+NF_HOOKS(2)
+NF_HOOKS(4)
+NF_HOOKS(8)
+NF_HOOKS(16)
+NF_HOOK void __tsan_read_range(void* p, unsigned long bytes) { nf_emulated_read(p, unsigned(bytes)); }
+NF_HOOK void __tsan_write_range(void* p, unsigned long bytes) { nf_emulated_write(p, unsigned(bytes)); }
+NF_HOOK void* __tsan_memcpy(void* to, const void* from, unsigned long bytes) {
+  nf_emulated_read(from, unsigned(bytes));
+  nf_emulated_write(to, unsigned(bytes));
+  return std::memcpy(to, from, bytes);
+}
+NF_HOOK void* __tsan_memset(void* to, int value, unsigned long bytes) {
+  nf_emulated_write(to, unsigned(bytes));
+  return std::memset(to, value, bytes);
+}
+NF_HOOK void __tsan_func_entry(void*) {}
+NF_HOOK void __tsan_func_exit(void*) {}
+NF_HOOK void __tsan_init() {}
+// What the compiler tells of an access: as libubsan's TypeMismatchData.
+struct EmulatedMismatch {
+  const char* file;
+  unsigned line, column;
+  const void* type;
+  unsigned char log_alignment, kind;
+};
+NF_HOOK void __ubsan_handle_type_mismatch_v1(void* what, void* address) {
+  nf_emulated_misaligned(address, 1u << static_cast<EmulatedMismatch*>(what)->log_alignment);
+}
+
+// The library's own data: static shared memory.
+extern "C" __attribute__((visibility("hidden"))) unsigned char __bss_start, _end;
+extern "C" NF_UNWATCHED NF_VISIBLE unsigned char* nf_emulated_static_shared(unsigned long* bytes) {
+  *bytes = static_cast<unsigned long>(&_end - &__bss_start);
+  return &__bss_start;
+}
+#endif
+
+inline unsigned char* dynamic_shared() { return nf_emulated_dynamic_shared(); }
 inline void __syncthreads() { nf_emulated_barrier(); }
-inline void __syncwarp(unsigned = ~0u) { nf_emulated_exchange(nullptr, 0); }
+inline void __syncwarp(unsigned mask = ~0u) { nf_emulated_exchange(kSyncWarp, mask, nullptr, 0); }
 inline void __threadfence() {}
 
 template <typename T>
-T nf_emulated_lane(T value, unsigned lane) {
+NF_UNWATCHED T nf_emulated_lane(unsigned mask, T value, unsigned lane) {
   T result;
-  std::memcpy(&result, nf_emulated_exchange(&value, sizeof value) + 16 * lane, sizeof result);
+  std::memcpy(&result, nf_emulated_exchange(kShuffle, mask, &value, sizeof value) + 16 * lane, sizeof result);
   return result;
 }
-inline unsigned nf_emulated_own_lane() { return nf_emulated_thread()->thread.x % 32; }
+inline unsigned nf_emulated_own_lane() { return nf_emulated_thread().x % 32; }
 template <typename T>
-T __shfl_sync(unsigned, T value, int lane) {
-  return nf_emulated_lane(value, unsigned(lane) % 32);
+T __shfl_sync(unsigned mask, T value, int lane) {
+  return nf_emulated_lane(mask, value, unsigned(lane) % 32);
 }
 template <typename T>
-T __shfl_xor_sync(unsigned, T value, int mask) {
-  return nf_emulated_lane(value, nf_emulated_own_lane() ^ unsigned(mask));
+T __shfl_xor_sync(unsigned mask, T value, int lanes) {
+  return nf_emulated_lane(mask, value, nf_emulated_own_lane() ^ unsigned(lanes));
 }
 template <typename T>
-T __shfl_up_sync(unsigned, T value, unsigned delta) {
+T __shfl_up_sync(unsigned mask, T value, unsigned delta) {
   const unsigned lane = nf_emulated_own_lane();
-  return nf_emulated_lane(value, lane >= delta ? lane - delta : lane);
+  return nf_emulated_lane(mask, value, lane >= delta ? lane - delta : lane);
 }
 template <typename T>
-T __shfl_down_sync(unsigned, T value, unsigned delta) {
+T __shfl_down_sync(unsigned mask, T value, unsigned delta) {
   const unsigned lane = nf_emulated_own_lane();
-  return nf_emulated_lane(value, lane + delta < 32 ? lane + delta : lane);
+  return nf_emulated_lane(mask, value, lane + delta < 32 ? lane + delta : lane);
 }
-inline unsigned __ballot_sync(unsigned, bool predicate) {
+NF_UNWATCHED inline unsigned __ballot_sync(unsigned mask, bool predicate) {
   const unsigned char mine = predicate;
-  const unsigned char* all = nf_emulated_exchange(&mine, 1);
+  const unsigned char* all = nf_emulated_exchange(kBallot, mask, &mine, 1);
   unsigned result = 0;
   for (unsigned lane = 0; lane < 32; ++lane) result |= unsigned(all[16 * lane]) << lane;
   return result;
 }
 inline bool __any_sync(unsigned mask, bool predicate) { return __ballot_sync(mask, predicate) != 0; }
 inline bool __all_sync(unsigned mask, bool predicate) { return __ballot_sync(mask, predicate) == ~0u; }
-inline unsigned __match_any_sync(unsigned, int value) {
-  const unsigned char* all = nf_emulated_exchange(&value, sizeof value);
+NF_UNWATCHED inline unsigned __match_any_sync(unsigned mask, int value) {
+  const unsigned char* all = nf_emulated_exchange(kMatch, mask, &value, sizeof value);
   unsigned result = 0;
   for (unsigned lane = 0; lane < 32; ++lane)
     result |= unsigned(std::memcmp(all + 16 * lane, &value, sizeof value) == 0) << lane;
@@ -102,21 +163,24 @@ inline unsigned __match_any_sync(unsigned, int value) {
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(unsigned x) { return __builtin_ffs(int(x)); }
 
-// Fibers switch at collectives alone, so these are atomic.
+// Nothing is watched, hence no fiber switched, within these.
 template <typename T>
-T atomicAdd(T* address, T value) {
+NF_UNWATCHED T atomicAdd(T* address, T value) {
+  nf_emulated_atomic(address, sizeof(T));
   const T old = *address;
   *address += value;
   return old;
 }
 template <typename T>
-T atomicMin(T* address, T value) {
+NF_UNWATCHED T atomicMin(T* address, T value) {
+  nf_emulated_atomic(address, sizeof(T));
   const T old = *address;
   if (value < old) *address = value;
   return old;
 }
 template <typename T>
-T atomicMax(T* address, T value) {
+NF_UNWATCHED T atomicMax(T* address, T value) {
+  nf_emulated_atomic(address, sizeof(T));
   const T old = *address;
   if (value > old) *address = value;
   return old;
@@ -124,10 +188,7 @@ T atomicMax(T* address, T value) {
 
 template <typename To, typename From>
 To nf_emulated_bits(From value) {
-  static_assert(sizeof(To) == sizeof(From));
-  To result;
-  std::memcpy(&result, &value, sizeof result);
-  return result;
+  return __builtin_bit_cast(To, value);
 }
 inline float __uint_as_float(unsigned x) { return nf_emulated_bits<float>(x); }
 inline unsigned __float_as_uint(float x) { return nf_emulated_bits<unsigned>(x); }
@@ -163,14 +224,14 @@ inline float fast_exp2(float x) { return std::exp2(x); }
 
 // ---- tensor_core.cuh: a lane computes its part from what all lanes gave
 
-inline float nf_emulated_half(uint32_t pair, unsigned high) {
-  return __uint_as_float(high ? pair & 0xFFFF0000u : pair << 16);
+NF_UNWATCHED inline float nf_emulated_half(uint32_t pair, unsigned high) {
+  return __builtin_bit_cast(float, high ? pair & 0xFFFF0000u : pair << 16);
 }
-inline void mma_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  uint32_t as[32][4], bs[32][2];
-  const unsigned char* all = nf_emulated_exchange(a, 16);
+NF_UNWATCHED inline void mma_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  NF_UNFILLED uint32_t as[32][4], bs[32][2];
+  const unsigned char* all = nf_emulated_exchange(kProduct, ~0u, a, 16);
   for (unsigned lane = 0; lane < 32; ++lane) std::memcpy(as[lane], all + 16 * lane, 16);
-  all = nf_emulated_exchange(b, 8);
+  all = nf_emulated_exchange(kProduct, ~0u, b, 8);
   for (unsigned lane = 0; lane < 32; ++lane) std::memcpy(bs[lane], all + 16 * lane, 8);
   const unsigned lane = nf_emulated_own_lane();
   for (unsigned i = 0; i < 4; ++i) {
@@ -184,9 +245,12 @@ inline void mma_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[
     c[i] += sum;
   }
 }
-inline void nf_emulated_load_matrices(uint32_t (&matrices)[4], const void* row, bool transposed) {
-  const void* rows[32];
-  const unsigned char* all = nf_emulated_exchange(&row, sizeof row);
+NF_UNWATCHED inline void nf_emulated_load_matrices(uint32_t (&matrices)[4], const void* row,
+                                                   bool transposed) {
+  NF_UNFILLED const void* rows[32];
+  if (uintptr_t(row) % 16 != 0) nf_emulated_misaligned(row, 16);
+  nf_emulated_read(row, 16);
+  const unsigned char* all = nf_emulated_exchange(kLoadMatrices, ~0u, &row, sizeof row);
   for (unsigned lane = 0; lane < 32; ++lane) std::memcpy(&rows[lane], all + 16 * lane, sizeof row);
   const unsigned lane = nf_emulated_own_lane();
   for (unsigned matrix = 0; matrix < 4; ++matrix) {
@@ -198,7 +262,7 @@ inline void nf_emulated_load_matrices(uint32_t (&matrices)[4], const void* row, 
     }
     matrices[matrix] = pair[0] | uint32_t(pair[1]) << 16;
   }
-  __syncwarp();  // nobody overwrites the rows while another lane reads them
+  nf_emulated_exchange(kLoadMatrices, ~0u, nullptr, 0);  // nobody overwrites the rows amid this
 }
 inline void load_matrices(uint32_t (&matrices)[4], const void* row) {
   nf_emulated_load_matrices(matrices, row, false);

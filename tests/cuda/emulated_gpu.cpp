@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <filesystem>
 #include <map>
@@ -20,8 +21,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
+#if defined(__clang__) || __GNUC__ >= 12
+constexpr const char* kGarbageInArrays = "-ftrivial-auto-var-init=pattern";
+#else
+constexpr const char* kGarbageInArrays = "";
+#endif
+
 struct HostKernel : CompiledKernel {
-  EmulatedKernel entry = nullptr;
+  EmulatedKernel kernel;
 };
 
 // Compiles every source once in the process: when the first of those that wait is launched, all at once.
@@ -36,10 +43,10 @@ class HostCompiler {
     return at->second;
   }
 
-  EmulatedKernel entry(const HostKernel& kernel) {
-    if (kernel.entry == nullptr) compile(std::exchange(waiting_, {}));
-    require(kernel.entry != nullptr, "emulator: a kernel that could not be compiled");
-    return kernel.entry;
+  const EmulatedKernel& ready(const HostKernel& host) {
+    if (host.kernel.entry == nullptr) compile(std::exchange(waiting_, {}));
+    require(host.kernel.entry != nullptr, "emulator: a kernel that could not be compiled");
+    return host.kernel;
   }
 
  private:
@@ -49,10 +56,19 @@ class HostCompiler {
     run_compiler(path.string());
     void* library = ::dlopen((path.string() + ".so").c_str(), RTLD_NOW | RTLD_LOCAL);
     require(library != nullptr, "emulator: {}", library == nullptr ? ::dlerror() : "");
+    const auto find = [&]<typename Function>(const std::string& name, Function*& function) {
+      function = reinterpret_cast<Function*>(::dlsym(library, name.c_str()));
+      require(function != nullptr, "emulator: {} was not compiled", name);
+    };
+    unsigned char* (*static_shared)(unsigned long* bytes) = nullptr;
+    find("nf_emulated_static_shared", static_shared);
+    unsigned long bytes = 0;
+    const unsigned char* begin = static_shared(&bytes);
     for (const KernelSource& source : sources) {
-      void* entry = ::dlsym(library, ("run_" + source.name).c_str());
-      require(entry != nullptr, "emulator: {} was not compiled", source.name);
-      kernels_.at(source.name)->entry = reinterpret_cast<EmulatedKernel>(entry);
+      EmulatedKernel& kernel = kernels_.at(source.name)->kernel;
+      kernel.name = source.name;
+      kernel.static_shared = {begin, bytes};
+      find("run_" + source.name, kernel.entry);
     }
   }
 
@@ -62,7 +78,7 @@ class HostCompiler {
     std::string text;
     for (const KernelSource& source : sources)
       text += fmt::format(
-          "{0}\nextern \"C\" void run_{1}(const void* params) {{\n"
+          "{0}\nextern \"C\" NF_VISIBLE void run_{1}(const void* params) {{\n"
           "  {1}(*static_cast<const {2}*>(params));\n}}\n",
           source.text, source.name, source.params);
     write_file(path, text);
@@ -70,9 +86,13 @@ class HostCompiler {
   }
 
   void run_compiler(const std::string& path) const {
+    // Linked without the sanitizers' libraries: the emulator answers their calls. Hidden: each library has
+    // static shared memory of its own.
     const std::string command = fmt::format(
-        "{} -std=c++17 -O1 -w -fPIC -shared -DNF_EMULATED -I{} -I{}/cuda -o {}.so {}.cpp 2>{}.log", NF_CXX,
-        folder_.path.string(), NF_TESTS_DIR, path, path, path);
+        "({0} -std=c++17 -O1 -w -fPIC -fvisibility=hidden -DNF_EMULATED -DNF_WATCHED "
+        "-fsanitize=thread,alignment {4} -I{1} "
+        "-I{2}/cuda -o {3}.o -c {3}.cpp && {0} -shared -o {3}.so {3}.o) 2>{3}.log",
+        NF_CXX, folder_.path.string(), NF_TESTS_DIR, path, kGarbageInArrays);
     if (std::system(command.c_str()) != 0) fail("emulator: {}\n{}", command, read_file(path + ".log"));
   }
 
@@ -112,7 +132,7 @@ void multiply(const Product& p, const void* a, const void* b, void* c) {
 
 class EmulatedGpu : public Gpu {
  public:
-  explicit EmulatedGpu(GpuKind kind) : kind_(kind) {}
+  EmulatedGpu(GpuKind kind, std::optional<Order> order) : kind_(kind), order_(order) {}
 
   GpuKind kind() const override { return kind_; }
   Buffer allocate(int64_t bytes) override { return allocate_host_memory(bytes); }
@@ -137,7 +157,10 @@ class EmulatedGpu : public Gpu {
 
   void launch(const CompiledKernel& kernel, const LaunchShape& shape,
               std::span<const std::byte> params) override {
-    emulate(host_compiler().entry(static_cast<const HostKernel&>(kernel)), shape, params.data());
+    constexpr std::array<Order, 3> kInTurn = {Order::ascending, Order::descending, Order::random};
+    const Order order = order_.value_or(kInTurn.at(launches_++ % kInTurn.size()));
+    emulate(host_compiler().ready(static_cast<const HostKernel&>(kernel)), shape, params.data(), kind_,
+            order);
   }
 
   Launch product(const Product& product, const void* a, const void* b, void* c, void*) override {
@@ -153,15 +176,20 @@ class EmulatedGpu : public Gpu {
 
  private:
   GpuKind kind_;
+  std::optional<Order> order_;
+  size_t launches_ = 0;
 };
 
 }  // namespace
 
-std::shared_ptr<Gpu> emulated_gpu(GpuKind kind) { return std::make_shared<EmulatedGpu>(kind); }
+std::shared_ptr<Gpu> emulated_gpu(GpuKind kind, std::optional<Order> order) {
+  return std::make_shared<EmulatedGpu>(kind, order);
+}
 
-std::shared_ptr<const Device> emulated_cuda_device(GpuKind kind) {
-  return std::getenv("NF_TEST_GPU") != nullptr ? cuda_device()
-                                               : gpu_device([kind] { return emulated_gpu(kind); });
+std::shared_ptr<const Device> emulated_cuda_device(GpuKind kind, std::optional<Order> order) {
+  return std::getenv("NF_TEST_GPU") != nullptr
+             ? cuda_device()
+             : gpu_device([kind, order] { return emulated_gpu(kind, order); });
 }
 
 }  // namespace nf::cuda

@@ -4,15 +4,17 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
-#include "cuda/gpu.h"
+#include "tests/cuda/emulator.h"
 
 namespace nf::cuda {
 
-std::shared_ptr<Gpu> emulated_gpu(GpuKind kind = {});
+// Without an order, launches take turns at them.
+std::shared_ptr<Gpu> emulated_gpu(GpuKind kind = {}, std::optional<Order> order = {});
 
 // The CUDA backend on it; on the real GPU where NF_TEST_GPU is set. Tests named "emulator: …" need the
 // former.
-std::shared_ptr<const Device> emulated_cuda_device(GpuKind kind = {});
+std::shared_ptr<const Device> emulated_cuda_device(GpuKind kind = {}, std::optional<Order> order = {});
 
 }  // namespace nf::cuda

@@ -7,12 +7,14 @@
 #include <exception>
 #include <memory>
 #include <new>
+#include <numeric>
 #include <utility>
 
 #include "nf/error.h"
 #include "tests/cuda/emulated.h"
 #include "tests/cuda/emulated_products.h"
 #include "tests/cuda/fiber.h"
+#include "tests/cuda/judge.h"
 #undef threadIdx
 #undef blockIdx
 #undef blockDim
@@ -23,7 +25,38 @@ namespace {
 
 constexpr size_t kStackBytes = 256 << 10;
 constexpr uint32_t kWarp = 32;
-constexpr uint32_t kMaxSharedBytes = 227 << 10;  // of sm_90; sm_80 has 163 KiB
+constexpr uint32_t kGarbage = 0xFFFFFFFF;  // a NaN, as one float or two of 16 bits
+
+// The most dynamic shared memory of a block.
+uint32_t most_shared_bytes(const GpuKind& kind) {
+  if (kind.capability >= 90) return 227 << 10;
+  return (kind.capability == 80 ? 163 : 99) << 10;
+}
+
+// SplitMix64.
+class Random {
+ public:
+  explicit Random(uint64_t seed) : state_(seed) {}
+  uint32_t below(uint32_t end) { return static_cast<uint32_t>((next() >> 32) * end >> 32); }
+
+ private:
+  uint64_t next() {
+    uint64_t z = state_ += 0x9E3779B97F4A7C15;
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9;
+    z = (z ^ z >> 27) * 0x94D049BB133111EB;
+    return z ^ z >> 31;
+  }
+  uint64_t state_;
+};
+
+// The numbers below `count` as that order has them.
+void put_in_order(std::vector<uint32_t>& numbers, uint32_t count, Order order, Random& random) {
+  numbers.resize(count);
+  std::iota(numbers.begin(), numbers.end(), 0U);
+  if (order == Order::ascending) return;
+  if (order == Order::descending) return std::reverse(numbers.begin(), numbers.end());
+  for (uint32_t i = count; i > 1; --i) std::swap(numbers[i - 1], numbers[random.below(i)]);
+}
 
 struct Copy {
   void* to;
@@ -59,9 +92,7 @@ struct Fiber {
     at_part_barrier,
     done
   } state = State::ready;
-  EmulatedThread thread{};
   Context context;
-  std::unique_ptr<unsigned char[]> stack = std::make_unique<unsigned char[]>(kStackBytes);
   std::vector<Copy> open_copies;              // not in a group yet
   std::deque<std::vector<Copy>> groups = {};  // under way, oldest first
   uint64_t known = 0;                         // shared memory written by then its products may read
@@ -76,6 +107,7 @@ struct Fiber {
 
 struct Warp {
   uint32_t lanes = 0, waiting = 0;
+  EmulatedCollective kind = kSyncWarp;  // that its lanes wait at
   uint64_t turn = 0;
   alignas(16) std::array<std::array<unsigned char, size_t{16} * kWarp>, 2> parts{};
   WarpProducts products = {};
@@ -83,36 +115,31 @@ struct Warp {
 
 class Block {
  public:
-  void run(EmulatedKernel kernel, const LaunchShape& shape, const void* params, Dim index) {
-    kernel_ = kernel;
+  void begin(const EmulatedKernel& kernel, const LaunchShape& shape, const void* params, Order order) {
+    kernel_ = &kernel;
+    shape_ = shape;
     params_ = params;
-    shared_.assign((shape.shared_bytes + 2048) / 4, 0xFFFFFFFFU);  // NaNs
-    auto address = reinterpret_cast<uintptr_t>(shared_.data());
-    address = (address + 1023) / 1024 * 1024;
-    memory_ = {reinterpret_cast<unsigned char*>(address),
-               std::vector<uint64_t>((shape.shared_bytes + 15) / 16)};
-    clock_ = 0;
+    order_ = order;
+    count_ = shape.threads;
+    while (fibers_.size() < count_) fibers_.push_back(std::make_unique<Fiber>());
+    if (stacks_.size() < count_ * kStackBytes) stacks_ = std::vector<unsigned char>(count_ * kStackBytes);
+    memory_bytes_.resize(shape.shared_bytes + 1024);
+    judge_.begin_launch();
+  }
+
+  void run(Dim index, Random& random) {
+    index_ = index;
+    random_ = &random;
+    begin_memory();
     copies_.clear();
     part_barriers_ = {};
-    while (fibers_.size() < shape.threads) fibers_.push_back(std::make_unique<Fiber>());
-    count_ = alive_ = shape.threads;
+    alive_ = count_;
     waiting_ = 0;
     warps_.assign((count_ + kWarp - 1) / kWarp, {});
-    for (uint32_t i = 0; i < count_; ++i) {
-      Fiber& fiber = *fibers_[i];
-      fiber.state = Fiber::State::ready;
-      fiber.thread = {{i, 0, 0},
-                      index,
-                      {shape.threads, 1, 1},
-                      {shape.grid_x, shape.grid_y, shape.grid_z},
-                      reinterpret_cast<unsigned char*>(address)};
-      fiber.open_copies.clear();
-      fiber.groups.clear();
-      fiber.known = 0;
-      ++warps_[i / kWarp].lanes;
-      fiber.context.begin({fiber.stack.get(), kStackBytes}, &Block::enter);
-    }
-    schedule((index.x + index.y + index.z) % 2 != 0);
+    for (uint32_t i = 0; i < count_; ++i) begin_thread(i);
+    judge_.begin_block(count_);
+    put_in_order(turns_, count_, order_, random);
+    schedule();
   }
 
   Fiber& current() { return *fibers_[current_]; }
@@ -120,14 +147,21 @@ class Block {
   SharedMemory& memory() { return memory_; }
   uint32_t thread() const { return current_; }
   uint64_t clock() const { return clock_; }
+  Dim index() const { return index_; }
+  const LaunchShape& shape() const { return shape_; }
 
   void barrier() {
-    if (++waiting_ == alive_) return release_block();
+    if (++waiting_ == count_) return release_block();
     wait(Fiber::State::at_barrier);
   }
 
-  const unsigned char* exchange(const void* mine, unsigned bytes) {
+  const unsigned char* exchange(EmulatedCollective kind, unsigned mask, const void* mine, unsigned bytes) {
     Warp& warp = this->warp();
+    if (warp.waiting == 0) warp.kind = kind;
+    require(mask == ~0U && warp.lanes == kWarp, "emulator: {}: a collective of lanes {:08x} of {}",
+            kernel_->name, mask, warp.lanes);
+    require(warp.kind == kind, "emulator: {}: the lanes of a warp meet in different collectives",
+            kernel_->name);
     auto& parts = warp.parts[warp.turn % 2];
     if (bytes > 0) std::memcpy(parts.data() + size_t{16} * (current_ % kWarp), mine, bytes);
     if (++warp.waiting == warp.lanes)
@@ -137,25 +171,48 @@ class Block {
     return parts.data();
   }
 
+  void arrive(Phases* barrier) {
+    judge_.give(current_, barrier);
+    barrier->arrive();
+  }
+
   void wait_phase(const Phases* barrier, uint32_t parity) {
     current().barrier = barrier;
     current().parity = parity;
     wait(Fiber::State::at_phase);
+    judge_.take(current_, barrier);
   }
 
   void part_barrier(int number, uint32_t threads) {
-    uint32_t& waiting = part_barriers_.at(static_cast<size_t>(number));
-    if (++waiting < threads) {
-      current().part_barrier = number;
-      return wait(Fiber::State::at_part_barrier);
-    }
-    waiting = 0;
-    for (const auto& fiber : fibers_)
-      if (fiber->state == Fiber::State::at_part_barrier && fiber->part_barrier == number)
-        fiber->state = Fiber::State::ready;
+    std::vector<uint32_t>& waiting = part_barriers_.at(static_cast<size_t>(number));
+    waiting.push_back(current_);
+    if (waiting.size() < threads) return wait(Fiber::State::at_part_barrier);
+    judge_.sync_part(waiting);
+    for (uint32_t thread : waiting) fibers_[thread]->state = Fiber::State::ready;
+    waiting.clear();
+  }
+
+  // An access that is about to happen.
+  void touch(const void* address, uint32_t bytes, Access kind) {
+    const auto* at = static_cast<const unsigned char*>(address);
+    if (is_in(stacks_, at) || at == nullptr) return;
+    const bool is_shared = is_in(memory_bytes_, at) || is_in(kernel_->static_shared, at);
+    if (const char* wrong = judge_.access(current_, address, bytes, kind, is_shared))
+      refuse(fmt::format("{} {} bytes of {} memory {}", kind == Access::read ? "reads" : "writes", bytes,
+                         is_shared ? "shared" : "global", wrong));
+    if (order_ == Order::torn && random_->below(kMeanTurn) == 0) wait(Fiber::State::ready);
+  }
+
+  // Ends the block: from where the thread is, no exception can leave.
+  void refuse(const std::string& what) {
+    failure_ = std::make_exception_ptr(
+        Error(fmt::format("emulator: {}: thread {} of block {}, {}, {} {}", kernel_->name, current_, index_.x,
+                          index_.y, index_.z, what)));
+    wait(Fiber::State::done);
   }
 
   void arrive_after_copies(Phases* barrier) {
+    judge_.give(current_, barrier);
     std::vector<Copy> copies;
     for (auto& group : current().groups) copies.insert(copies.end(), group.begin(), group.end());
     copies.insert(copies.end(), current().open_copies.begin(), current().open_copies.end());
@@ -174,8 +231,33 @@ class Block {
   }
 
  private:
+  static constexpr uint32_t kMeanTurn = 8;  // accesses
+
   static void enter();
   void run_thread();
+
+  template <typename Bytes>
+  static bool is_in(const Bytes& bytes, const unsigned char* at) {
+    return at >= bytes.data() && at < bytes.data() + bytes.size();
+  }
+
+  void begin_memory() {
+    std::memset(memory_bytes_.data(), kGarbage & 0xFF, memory_bytes_.size());
+    const auto address = (reinterpret_cast<uintptr_t>(memory_bytes_.data()) + 1023) / 1024 * 1024;
+    memory_ = {reinterpret_cast<unsigned char*>(address),
+               std::vector<uint64_t>((shape_.shared_bytes + 15) / 16)};
+    clock_ = 0;
+  }
+
+  void begin_thread(uint32_t i) {
+    Fiber& fiber = *fibers_[i];
+    fiber.state = Fiber::State::ready;
+    fiber.open_copies.clear();
+    fiber.groups.clear();
+    fiber.known = 0;
+    ++warps_[i / kWarp].lanes;
+    fiber.context.begin({stacks_.data() + i * kStackBytes, kStackBytes}, &Block::enter);
+  }
 
   void wait(Fiber::State state) {
     Fiber& fiber = current();
@@ -185,6 +267,7 @@ class Block {
 
   void release_block() {
     waiting_ = 0;
+    judge_.barrier();
     for (uint32_t i = 0; i < count_; ++i)
       if (fibers_[i]->state == Fiber::State::at_barrier) fibers_[i]->state = Fiber::State::ready;
   }
@@ -193,24 +276,23 @@ class Block {
     warp.waiting = 0;
     ++warp.turn;
     const uint32_t first = static_cast<uint32_t>(&warp - warps_.data()) * kWarp;
+    if (warp.kind == kSyncWarp) judge_.sync_warp(first, kWarp);
     for (uint32_t i = first; i < std::min(first + kWarp, count_); ++i)
       if (fibers_[i]->state == Fiber::State::at_exchange) fibers_[i]->state = Fiber::State::ready;
   }
 
-  // A thread that has returned no longer counts at barriers; a warp's collectives need all its lanes.
   void finish() {
     current().state = Fiber::State::done;
     --alive_;
-    if (alive_ > 0 && waiting_ == alive_) release_block();
   }
 
-  void schedule(bool backwards) {
+  void schedule() {
     bool progress = true;
     while (alive_ > 0) {
-      if (!progress) land_some(backwards);
+      if (!progress) land_some();
       progress = false;
-      for (uint32_t i = 0; i < count_; ++i) {
-        current_ = backwards ? count_ - 1 - i : i;
+      for (uint32_t i : turns_) {
+        current_ = i;
         if (!current().can_go_on()) continue;
         current().state = Fiber::State::ready;
         progress = true;
@@ -222,25 +304,32 @@ class Block {
   }
 
   // When nobody can go on, and not before, a thread's copies end that others wait for.
-  void land_some(bool newest) {
-    require(!copies_.empty(), "emulator: the threads of a block wait for each other forever");
-    const auto at = newest ? copies_.end() - 1 : copies_.begin();
+  void land_some() {
+    require(!copies_.empty(), "emulator: {}: the threads of a block wait for each other forever",
+            kernel_->name);
+    const auto at = order_ == Order::ascending ? copies_.begin() : copies_.end() - 1;
     land(at->copies);
     at->barrier->arrive();
     copies_.erase(at);
   }
 
-  EmulatedKernel kernel_ = nullptr;
+  const EmulatedKernel* kernel_ = nullptr;
+  LaunchShape shape_;
   const void* params_ = nullptr;
+  Order order_ = Order::ascending;
+  Random* random_ = nullptr;
+  Dim index_{};
+  Judge judge_;
   Context scheduler_;
   std::exception_ptr failure_;  // what a thread threw
   std::vector<std::unique_ptr<Fiber>> fibers_;
   std::vector<Warp> warps_;
-  std::vector<uint32_t> shared_;
+  std::vector<uint32_t> turns_;
+  std::vector<unsigned char> stacks_, memory_bytes_;
   SharedMemory memory_;
-  uint64_t clock_ = 0;                        // counts landings
-  std::deque<CopiesToArrive> copies_;         // under way
-  std::array<uint32_t, 16> part_barriers_{};  // threads that wait
+  uint64_t clock_ = 0;                                     // counts landings
+  std::deque<CopiesToArrive> copies_;                      // under way
+  std::array<std::vector<uint32_t>, 16> part_barriers_{};  // threads that wait
   uint32_t current_ = 0, count_ = 0, alive_ = 0, waiting_ = 0;
 };
 
@@ -251,7 +340,7 @@ void Block::enter() { running->run_thread(); }
 void Block::run_thread() {
   Context::arrive(scheduler_);
   try {
-    kernel_(params_);
+    kernel_->entry(params_);
   } catch (...) {
     failure_ = std::current_exception();
   }
@@ -261,34 +350,64 @@ void Block::run_thread() {
 
 }  // namespace
 
-void emulate(EmulatedKernel kernel, const LaunchShape& shape, const void* params) {
+void emulate(const EmulatedKernel& kernel, const LaunchShape& shape, const void* params, const GpuKind& kind,
+             Order order) {
   require(shape.threads >= 1 && shape.threads <= 1024 && shape.grid_x >= 1 && shape.grid_y >= 1 &&
-              shape.grid_z >= 1 && shape.grid_y <= 65535 && shape.grid_z <= 65535,
+              shape.grid_z >= 1 && shape.grid_x < 1U << 31 && shape.grid_y <= 65535 && shape.grid_z <= 65535,
           "emulator: a launch of {} x {} x {} blocks of {} threads", shape.grid_x, shape.grid_y, shape.grid_z,
           shape.threads);
-  require(shape.shared_bytes <= kMaxSharedBytes, "emulator: a block with {} bytes of shared memory",
+  require(shape.shared_bytes <= most_shared_bytes(kind), "emulator: a block with {} bytes of shared memory",
           shape.shared_bytes);
   thread_local Block block;
+  thread_local uint64_t launches = 0;
+  Random random(++launches);
   running = &block;
-  for (uint32_t z = 0; z < shape.grid_z; ++z)
-    for (uint32_t y = 0; y < shape.grid_y; ++y)
-      for (uint32_t x = 0; x < shape.grid_x; ++x) block.run(kernel, shape, params, {x, y, z});
+  block.begin(kernel, shape, params, order);
+  std::vector<uint32_t> blocks;
+  put_in_order(blocks, shape.grid_x * shape.grid_y * shape.grid_z, order, random);
+  for (uint32_t i : blocks)
+    block.run({i % shape.grid_x, i / shape.grid_x % shape.grid_y, i / shape.grid_x / shape.grid_y}, random);
 }
 
 }  // namespace nf::cuda
 
 extern "C" {
 
-EmulatedThread* nf_emulated_thread() { return &nf::cuda::running->current().thread; }
+Dim nf_emulated_thread() { return {nf::cuda::running->thread(), 0, 0}; }
+Dim nf_emulated_block() { return nf::cuda::running->index(); }
+Dim nf_emulated_block_size() { return {nf::cuda::running->shape().threads, 1, 1}; }
+Dim nf_emulated_grid_size() {
+  const nf::cuda::LaunchShape& shape = nf::cuda::running->shape();
+  return {shape.grid_x, shape.grid_y, shape.grid_z};
+}
+unsigned char* nf_emulated_dynamic_shared() { return nf::cuda::running->memory().data; }
 
 void nf_emulated_barrier() { nf::cuda::running->barrier(); }
 
-const unsigned char* nf_emulated_exchange(const void* mine, unsigned bytes) {
-  return nf::cuda::running->exchange(mine, bytes);
+const unsigned char* nf_emulated_exchange(EmulatedCollective kind, unsigned mask, const void* mine,
+                                          unsigned bytes) {
+  return nf::cuda::running->exchange(kind, mask, mine, bytes);
+}
+
+void nf_emulated_read(const void* address, unsigned bytes) {
+  nf::cuda::running->touch(address, bytes, nf::cuda::Access::read);
+}
+void nf_emulated_write(const void* address, unsigned bytes) {
+  nf::cuda::running->touch(address, bytes, nf::cuda::Access::write);
+}
+void nf_emulated_atomic(const void* address, unsigned bytes) {
+  nf::cuda::running->touch(address, bytes, nf::cuda::Access::atomic);
+}
+void nf_emulated_misaligned(const void* address, unsigned bytes) {
+  nf::cuda::running->refuse(fmt::format("touches {}, which is no multiple of {}", address, bytes));
 }
 
 void nf_emulated_copy(void* to, const void* from, unsigned bytes, bool valid) {
   nf::cuda::Copy copy{to, bytes, {}};
+  for (const void* address : {static_cast<const void*>(to), from})
+    if (reinterpret_cast<uintptr_t>(address) % bytes != 0) nf_emulated_misaligned(address, bytes);
+  if (valid) nf_emulated_read(from, bytes);
+  nf_emulated_write(to, bytes);
   if (valid) std::memcpy(copy.bytes.data(), from, bytes);
   nf::cuda::running->current().open_copies.push_back(copy);
 }
@@ -301,8 +420,10 @@ void nf_emulated_commit() {
 
 void nf_emulated_wait(int pending) {
   auto& groups = nf::cuda::running->current().groups;
-  for (; groups.size() > static_cast<size_t>(pending); groups.pop_front())
+  for (; groups.size() > static_cast<size_t>(pending); groups.pop_front()) {
+    for (const nf::cuda::Copy& copy : groups.front()) nf_emulated_write(copy.to, copy.count);
     nf::cuda::running->land(groups.front());
+  }
 }
 
 void nf_emulated_multiply(float* sum, unsigned columns, const uint32_t* registers, uint64_t left,
@@ -322,7 +443,7 @@ void nf_emulated_commit_products() {
 }
 
 void nf_emulated_wait_products(int pending) {
-  nf_emulated_exchange(nullptr, 0);  // all lanes' products have been begun
+  nf_emulated_exchange(kProduct, ~0U, nullptr, 0);  // all lanes' products have been begun
   nf::cuda::Block& block = *nf::cuda::running;
   block.warp().products.wait(block.memory(), block.thread() / nf::cuda::kWarp,
                              block.thread() % nf::cuda::kWarp, static_cast<uint64_t>(pending));
@@ -340,7 +461,7 @@ void nf_emulated_arrive(uint64_t* barrier, bool after_copies) {
   if (after_copies)
     nf::cuda::running->arrive_after_copies(phases);
   else
-    phases->arrive();
+    nf::cuda::running->arrive(phases);
 }
 
 void nf_emulated_wait_phase(const uint64_t* barrier, uint32_t parity) {
