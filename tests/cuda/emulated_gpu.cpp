@@ -89,7 +89,7 @@ class HostCompiler {
     // Linked without the sanitizers' libraries: the emulator answers their calls. Hidden: each library has
     // static shared memory of its own.
     const std::string command = fmt::format(
-        "({0} -std=c++17 -O1 -w -fPIC -fvisibility=hidden -DNF_EMULATED -DNF_WATCHED "
+        "({0} -std=c++17 -Og -w -fPIC -fvisibility=hidden -DNF_EMULATED -DNF_WATCHED "
         "-fsanitize=thread,alignment {4} -I{1} "
         "-I{2}/cuda -o {3}.o -c {3}.cpp && {0} -shared -o {3}.so {3}.o) 2>{3}.log",
         NF_CXX, folder_.path.string(), NF_TESTS_DIR, path, kGarbageInArrays);
@@ -157,10 +157,9 @@ class EmulatedGpu : public Gpu {
 
   void launch(const CompiledKernel& kernel, const LaunchShape& shape,
               std::span<const std::byte> params) override {
-    constexpr std::array<Order, 3> kInTurn = {Order::ascending, Order::descending, Order::random};
-    const Order order = order_.value_or(kInTurn.at(launches_++ % kInTurn.size()));
+    thread_local size_t launches = 0;
     emulate(host_compiler().ready(static_cast<const HostKernel&>(kernel)), shape, params.data(), kind_,
-            order);
+            order_.value_or(kOrders.at(launches++ % kOrders.size())));
   }
 
   Launch product(const Product& product, const void* a, const void* b, void* c, void*) override {
@@ -177,7 +176,49 @@ class EmulatedGpu : public Gpu {
  private:
   GpuKind kind_;
   std::optional<Order> order_;
-  size_t launches_ = 0;
+};
+
+// Leaves garbage wherever nothing should be relied on: in an executable's arena when it is loaded, in its
+// scratch memory before every step.
+class UntidyDevice : public Device {
+ public:
+  explicit UntidyDevice(std::shared_ptr<const Device> device) : device_(std::move(device)) {}
+
+  std::string_view name() const override { return device_->name(); }
+  bool supports(const Graph& graph, const Node& node) const override {
+    return device_->supports(graph, node);
+  }
+  int64_t workspace(const Graph& graph, const Node& node) const override {
+    return device_->workspace(graph, node);
+  }
+  DeviceMemory memory() const override { return device_->memory(); }
+  double peak_flops(DType dtype) const override { return device_->peak_flops(dtype); }
+  bool shares_host_memory() const override { return device_->shares_host_memory(); }
+  Buffer allocate(int64_t bytes) const override { return device_->allocate(bytes); }
+  void write(std::byte* to, std::span<const std::byte> from) const override { device_->write(to, from); }
+  void read(std::span<std::byte> to, const std::byte* from) const override { device_->read(to, from); }
+  std::unique_ptr<Readback> readback(int64_t bytes) const override { return device_->readback(bytes); }
+  void synchronize() const override { device_->synchronize(); }
+  Launch record(std::vector<Launch> launches) const override { return device_->record(std::move(launches)); }
+
+  std::vector<Launch> load(const BoundPlan& bound) const override {
+    const int64_t scratch = std::min(bound.plan.arena_bytes() - bound.plan.activation_bytes, kMostScratch);
+    std::fill_n(bound.arena, bound.plan.activation_bytes, kGarbage);
+    std::vector<Launch> launches = device_->load(bound);
+    if (scratch <= 0) return launches;
+    for (Launch& launch : launches)
+      launch = [launch = std::move(launch), at = bound.workspace(), scratch] {
+        std::fill_n(at, scratch, kGarbage);
+        launch();
+      };
+    return launches;
+  }
+
+ private:
+  static constexpr std::byte kGarbage{0xFF};          // NaNs
+  static constexpr int64_t kMostScratch = 256 << 10;  // products have far more, which nothing here touches
+
+  std::shared_ptr<const Device> device_;
 };
 
 }  // namespace
@@ -187,9 +228,8 @@ std::shared_ptr<Gpu> emulated_gpu(GpuKind kind, std::optional<Order> order) {
 }
 
 std::shared_ptr<const Device> emulated_cuda_device(GpuKind kind, std::optional<Order> order) {
-  return std::getenv("NF_TEST_GPU") != nullptr
-             ? cuda_device()
-             : gpu_device([kind, order] { return emulated_gpu(kind, order); });
+  if (std::getenv("NF_TEST_GPU") != nullptr) return cuda_device();
+  return std::make_shared<UntidyDevice>(gpu_device([kind, order] { return emulated_gpu(kind, order); }));
 }
 
 }  // namespace nf::cuda

@@ -36,6 +36,7 @@ void read_piece(const SharedMemory& shared, uint64_t known, uint64_t address, ui
   address ^= (address >> 7 & 7) << 4;
   require(address / 16 < shared.written.size(), "emulator: a product reads past the end of shared memory");
   require(shared.written[address / 16] <= known, "emulator: a product reads copies that no fence showed it");
+  shared.read(shared.data + address, 16);
   std::memcpy(to, shared.data + address, 16);
 }
 

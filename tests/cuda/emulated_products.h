@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <list>
 #include <vector>
 
@@ -17,6 +18,7 @@ namespace nf::cuda {
 struct SharedMemory {
   unsigned char* data = nullptr;
   std::vector<uint64_t> written;
+  std::function<void(const void*, uint32_t)> read = {};  // tells that the current thread reads bytes there
 };
 
 // What one lane asks for.

@@ -194,13 +194,17 @@ class Block {
 
   // An access that is about to happen.
   void touch(const void* address, uint32_t bytes, Access kind) {
+    if (is_in(stacks_, static_cast<const unsigned char*>(address))) return;
+    judge(address, bytes, kind);
+    if (order_ == Order::torn && random_->below(kMeanTurn) == 0) wait(Fiber::State::ready);
+  }
+
+  void judge(const void* address, uint32_t bytes, Access kind) {
     const auto* at = static_cast<const unsigned char*>(address);
-    if (is_in(stacks_, at) || at == nullptr) return;
     const bool is_shared = is_in(memory_bytes_, at) || is_in(kernel_->static_shared, at);
     if (const char* wrong = judge_.access(current_, address, bytes, kind, is_shared))
       refuse(fmt::format("{} {} bytes of {} memory {}", kind == Access::read ? "reads" : "writes", bytes,
                          is_shared ? "shared" : "global", wrong));
-    if (order_ == Order::torn && random_->below(kMeanTurn) == 0) wait(Fiber::State::ready);
   }
 
   // Ends the block: from where the thread is, no exception can leave.
@@ -245,7 +249,8 @@ class Block {
     std::memset(memory_bytes_.data(), kGarbage & 0xFF, memory_bytes_.size());
     const auto address = (reinterpret_cast<uintptr_t>(memory_bytes_.data()) + 1023) / 1024 * 1024;
     memory_ = {reinterpret_cast<unsigned char*>(address),
-               std::vector<uint64_t>((shape_.shared_bytes + 15) / 16)};
+               std::vector<uint64_t>((shape_.shared_bytes + 15) / 16),
+               [this](const void* at, uint32_t bytes) { judge(at, bytes, Access::read); }};
     clock_ = 0;
   }
 

@@ -11,6 +11,7 @@
 // products are NaNs until then (emulated_products.h).
 #pragma once
 
+#include <array>
 #include <span>
 #include <string>
 
@@ -25,6 +26,8 @@ enum class Order : uint8_t {
   random,
   torn  // as random, and any access to memory may end a thread's turn
 };
+
+constexpr std::array<Order, 4> kOrders = {Order::ascending, Order::descending, Order::random, Order::torn};
 
 // An entry point compiled for the host.
 struct EmulatedKernel {
