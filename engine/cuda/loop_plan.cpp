@@ -15,6 +15,9 @@ constexpr int kWarp = 32, kMapThreads = 256, kRowThreads = 128, kColumnThreads =
 constexpr int64_t kWarpElements = 12, kBlockElements = 8, kMostElements = 16;
 // Blocks of a column reduction, how many rows are worth one, and how many columns a block can have.
 constexpr int64_t kColumnBlocks = 512, kRowsPerBlock = 16, kColumnTile = 256;
+// Bytes that a thread of a map reads at once, if it can, where a GPU full of threads has several rounds to
+// go: 64 KiB are under way on a processor then, which memory takes to run at full speed.
+constexpr int64_t kMapBytes = 32, kManyVectors = 1 << 18;
 constexpr int64_t kMostPartials = int64_t{1} << 22;  // elements
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -285,9 +288,21 @@ class Planner {
                        [&](int64_t stride) { return stride % width == 0; });
   }
 
+  int vectors_of_map() const {
+    if (plan_.rows > 1 || plan_.vectors < kManyVectors) return 1;
+    int64_t bytes = 0;
+    for (const LoopTensor& tensor : plan_.tensors)
+      if (tensor.kind == LoopTensor::Kind::input && moves_columns(tensor))
+        bytes += plan_.vector * size_of(tensor.dtype);
+    return bytes == 0 || bytes > kMapBytes ? 1 : static_cast<int>(std::min<int64_t>(kMapBytes / bytes, 4));
+  }
+
   void choose_threads() {
     switch (plan_.form) {
-      case LoopForm::map: plan_.lanes = kMapThreads; break;
+      case LoopForm::map:
+        plan_.lanes = kMapThreads;
+        plan_.per_lane = vectors_of_map();
+        break;
       case LoopForm::rows: {
         const RowLayout layout = row_layout(plan_.columns);
         plan_.lanes = layout.lanes;

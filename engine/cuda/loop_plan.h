@@ -3,7 +3,7 @@
 //
 // A thread works on vectors of neighbouring columns. Row reductions cut a body into phases: a value belongs
 // to the phase after the last reduction that it needs, or to a later one. There are four forms:
-//   map      nothing is reduced. Every thread has one vector.
+//   map      nothing is reduced. Every thread has one vector, or several where it reads little of each.
 //   rows     A row stands in the registers of its threads, up to 32 of a warp or a whole block. Every leaf is
 //            read once, at the begin, whatever the number of phases.
 //   wide     Rows that do not fit there. A block walks each row once per phase and reads the leaves anew.

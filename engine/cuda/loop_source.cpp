@@ -88,18 +88,26 @@ void LoopWriter::point(To to, int32_t number, const std::string& declaration) {
 
 void LoopWriter::write_map() {
   const int64_t threads = plan_.threads(), all = plan_.rows * plan_.vectors;
+  result_.shape.grid_x = blocks(all, threads * plan_.per_lane);
+  if (has_many()) {
+    begin_row();
+    return write_phases();
+  }
   text_.line("const Count vector = Count(blockIdx.x) * {} + threadIdx.x;", threads);
   if (all % threads != 0) text_.line("if (vector >= {}) return;", all);
   if (plan_.rows > 1) text_.line("const Count row = vector / {};", plan_.vectors);
   text_.line("const Index column = Index({}) * {};",
              plan_.rows > 1 ? fmt::format("vector % {}", plan_.vectors) : "vector", plan_.vector);
-  if (has_short_vector())
-    text_.line("const int valid = {0} - column < {1} ? int({0} - column) : {1};", plan_.columns,
-               plan_.vector);
+  find_short_vector();
   begin_row();
   write_phases();
   end_row(plan_.vectors > 1 ? "column == 0" : "");
-  result_.shape.grid_x = blocks(all, threads);
+}
+
+void LoopWriter::find_short_vector() {
+  if (has_short_vector())
+    text_.line("const int valid = {0} - column < {1} ? int({0} - column) : {1};", plan_.columns,
+               plan_.vector);
 }
 
 // Rows in registers, or wide ones.
@@ -251,7 +259,7 @@ bool LoopWriter::fills_vectors() const {
 // Opens what runs for each vector of a thread, with its `column`.
 void LoopWriter::open_vectors() {
   switch (plan_.form) {
-    case LoopForm::map: return;
+    case LoopForm::map: return open_vectors_of_map();
     case LoopForm::columns:
       if (!fills_vectors()) text_.open("if (active)");
       return;
@@ -273,9 +281,22 @@ void LoopWriter::open_vectors() {
   text_.open("if ({}column < {})", whole > 0 ? fmt::format("k < {} || ", whole) : "", plan_.columns);
 }
 
+// The vectors of neighbouring threads are neighbours.
+void LoopWriter::open_vectors_of_map() {
+  if (!has_many()) return;
+  text_.unroll();
+  text_.open("for (int k = 0; k < {}; ++k)", plan_.per_lane);
+  text_.line("const Count vector = (Count(blockIdx.x) * {} + k) * {} + threadIdx.x;", plan_.per_lane,
+             plan_.lanes);
+  text_.line("const Index column = Index(vector) * {};", plan_.vector);
+  if (!fills_vectors()) text_.open("if (vector < {})", plan_.vectors);
+  find_short_vector();
+}
+
 void LoopWriter::close_vectors() {
-  if (plan_.form == LoopForm::wide || plan_.form == LoopForm::rows) text_.close();
-  if ((plan_.form == LoopForm::columns || plan_.form == LoopForm::rows) && !fills_vectors()) text_.close();
+  if (plan_.form == LoopForm::map && !has_many()) return;
+  if (plan_.form != LoopForm::columns) text_.close();
+  if (plan_.form != LoopForm::wide && !fills_vectors()) text_.close();
 }
 
 // ---- row reductions

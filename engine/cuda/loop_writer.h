@@ -41,6 +41,7 @@ class LoopWriter {
   void name_pointers();
   void point(To to, int32_t number, const std::string& declaration);
   void write_map();
+  void find_short_vector();
   void write_rows();
   void write_columns();
   void name_members();
@@ -58,6 +59,7 @@ class LoopWriter {
   std::string dimension() const { return has_many() ? fmt::format("[{}]", plan_.per_lane) : ""; }
   std::string subscript() const { return has_many() ? "[k]" : ""; }
   void open_vectors();
+  void open_vectors_of_map();
   void close_vectors();
   bool fills_vectors() const;
 

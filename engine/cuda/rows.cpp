@@ -40,6 +40,9 @@ LaunchShape per_thread(int64_t items) {
   return {.grid_x = blocks(items, kRowThreads), .threads = static_cast<uint32_t>(kRowThreads)};
 }
 
+// The type that counts so many units.
+std::string_view count_type(int64_t units) { return units < int64_t{1} << 32 ? "uint32_t" : "uint64_t"; }
+
 // ---- copies
 
 // The axes of both windows, innermost first, those joined that both can walk with one stride. In elements.
@@ -104,8 +107,9 @@ Launch bind_copy(KernelLibrary& library, const TensorView& from, const TensorVie
     params.to_strides[axis] = inner ? 1 : in_units(walk.to[axis]);
     params.units *= params.shape[axis];
   }
-  return library.launch(row_kernel("CopyParams", fmt::format("copy_units<{}>", unit.name)),
-                        per_thread(params.units), params);
+  return library.launch(
+      row_kernel("CopyParams", fmt::format("copy_units<{}, {}>", unit.name, count_type(params.units))),
+      per_thread(params.units), params);
 }
 
 // ---- scatter
@@ -208,8 +212,10 @@ Launch bind_gather(const BoundNode& bound) {
                             .rows = rows,
                             .width = row_bytes / unit.bytes,
                             .fault = fault};
-  return bound.library.launch(row_kernel("GatherParams", fmt::format("gather_units<{}>", unit.name)),
-                              per_thread(params.count * params.width), params);
+  const int64_t units = params.count * params.width;
+  return bound.library.launch(
+      row_kernel("GatherParams", fmt::format("gather_units<{}, {}>", unit.name, count_type(units))),
+      per_thread(units), params);
 }
 
 int64_t scatter_workspace(const Graph& graph, const Node& node) {

@@ -118,6 +118,22 @@ TEST_CASE("cuda loop: the bodies of models") {
   check_all(cases);
 }
 
+TEST_CASE("cuda loop: threads with several vectors, where little is read of each") {
+  Cases cases;
+  const auto add = [&](const Shape& space, const std::function<void(LoopBody&)>& build) {
+    cases.push_back(std::make_unique<Case>(space, 3, build));
+  };
+  add({1 << 20}, [](LoopBody& b) { b.output(cast(b.full(), DType::bf16)); });
+  add({(1 << 20) + 1026}, [](LoopBody& b) { b.output(cast(b.full(DType::bf16), DType::f32)); });
+  add({1 << 10, (1 << 10) + 1}, [](LoopBody& b) {
+    const Value x = b.full();
+    b.output(x * 0.5);
+    b.output(less(x, x * 0.25));
+  });
+  cases.back()->share(0, 0);
+  check_all(cases);
+}
+
 TEST_CASE("cuda loop: random bodies in every layout") {
   Cases cases;
   uint64_t seed = 1;

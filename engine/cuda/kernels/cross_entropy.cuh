@@ -33,10 +33,19 @@ __device__ __forceinline__ float cap_slope(const CrossEntropyParams& p, float lo
 }
 
 // Calls body(first column, four projections) for every vector of the row that begins before `columns`.
+// Several are on their way at once; body may write to what it is given.
 template <typename Body>
 __device__ __forceinline__ void each_vector(const float* row, int columns, Body body) {
-  for (int column = threadIdx.x * kLossVector; column < columns; column += kLossThreads * kLossVector)
-    body(column, load_vector<kLossVector>(row + column));
+  constexpr int kStep = kLossThreads * kLossVector, kAtOnce = 4;
+  for (int first = threadIdx.x * kLossVector; first < columns; first += kAtOnce * kStep) {
+    Vector<float, kLossVector> vectors[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i)
+      if (first + i * kStep < columns) vectors[i] = load_vector<kLossVector>(row + first + i * kStep);
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i)
+      if (first + i * kStep < columns) body(first + i * kStep, vectors[i]);
+  }
 }
 
 // The sum of 2^(exponent) relative to the largest one, both kept up to date.

@@ -126,7 +126,8 @@ __device__ __forceinline__ float log(float x) { return logf(x); }
 __device__ __forceinline__ float sqrt(float x) { return sqrtf(x); }
 __device__ __forceinline__ float rsqrt(float x) { return rsqrtf(x); }
 __device__ __forceinline__ float tanh(float x) { return tanhf(x); }
-__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+// To 2 ulp more than a division would, at a fifth of its instructions; 0 where the result is below 2^-126.
+__device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + expf(-x)); }
 __device__ __forceinline__ float erf(float x) { return erff(x); }
 __device__ __forceinline__ float abs(float x) { return fabsf(x); }
 __device__ __forceinline__ int32_t abs(int32_t x) { return x < 0 ? neg(x) : x; }

@@ -8,16 +8,17 @@ namespace nf::cuda {
 
 __device__ __forceinline__ int64_t global_thread() { return int64_t(blockIdx.x) * kRowThreads + threadIdx.x; }
 
-// A thread per unit.
-template <typename Unit>
+// A thread per unit. Count: what can count them; a division of 64 bits takes longer than the copy.
+template <typename Unit, typename Count>
 __device__ void copy_units(const CopyParams& p) {
   const int64_t unit = global_thread();
   if (unit >= p.units) return;
-  int64_t rest = unit;
+  Count rest = Count(unit);
   int64_t from = 0, to = 0;
   for (int axis = 0; axis < p.axes; ++axis) {
-    const int64_t index = axis == p.axes - 1 ? rest : rest % p.shape[axis];
-    rest /= p.shape[axis];
+    const Count size = Count(p.shape[axis]), next = axis == p.axes - 1 ? 0 : rest / size;
+    const int64_t index = rest - next * size;
+    rest = next;
     from += index * p.from_strides[axis];
     to += index * p.to_strides[axis];
   }
@@ -31,15 +32,15 @@ __device__ void copy_units(const CopyParams& p) {
   static_cast<Unit*>(p.to)[to] = static_cast<const Unit*>(p.from)[from];
 }
 
-template <typename Unit>
+template <typename Unit, typename Count>
 __device__ void gather_units(const GatherParams& p) {
   const int64_t i = global_thread();
   if (i >= p.count * p.width) return;
-  const int32_t id = p.ids[i / p.width];
+  const Count row = Count(i) / Count(p.width), column = Count(i) - row * Count(p.width);
+  const int32_t id = p.ids[row];
   const bool inside = id >= 0 && id < p.rows;
-  if (!inside && i % p.width == 0) report_fault(p.fault, i / p.width, id);
-  static_cast<Unit*>(p.out)[i] =
-      inside ? static_cast<const Unit*>(p.table)[id * p.width + i % p.width] : Unit{};
+  if (!inside && column == 0) report_fault(p.fault, row, id);
+  static_cast<Unit*>(p.out)[i] = inside ? static_cast<const Unit*>(p.table)[id * p.width + column] : Unit{};
 }
 
 // ---- scatter: positions are sorted by id, then summed chunk by chunk
