@@ -15,7 +15,8 @@ namespace {
 // their time on.
 constexpr int64_t kLogitBytes = 512 << 20;
 constexpr int64_t kTokenStep = 64;
-constexpr uint32_t kThreads = 512;  // kLossThreads of cross_entropy.cuh
+constexpr uint32_t kThreads = 512;     // kLossThreads of cross_entropy.cuh
+constexpr int64_t kScaleColumns = 32;  // of a block of scale_gradient
 constexpr int64_t kAlignment = 256;
 
 // A node's sizes, and its scratch memory by them alone.
@@ -42,13 +43,13 @@ struct Sizes {
   }
 };
 
-LogitCap cap_kind(CapType type) {
+std::string_view cap_name(CapType type) {
   switch (type) {
-    case CapType::none: return LogitCap::none;
-    case CapType::soft: return LogitCap::soft;
-    case CapType::hard: return LogitCap::hard;
+    case CapType::none: return "none";
+    case CapType::soft: return "soft";
+    case CapType::hard: return "hard";
   }
-  return LogitCap::none;
+  return "";
 }
 
 // Binds the launches of one node, chunk by chunk.
@@ -70,7 +71,7 @@ class Binder {
       p.loss = bound_.outputs[0].as<float>() + first;
       p.logsumexp = bound_.outputs[1].as<float>() + first;
       multiply_logits(first, count);
-      rows("cross_entropy_forward", count, p);
+      rows(fmt::format("cross_entropy_forward<{}>", logits()), count, p);
     });
     return in_turn(std::move(steps_));
   }
@@ -86,8 +87,8 @@ class Binder {
       p.is_first_chunk = first == 0;
       if (scale_ != nullptr) p.scale_gradient = bound_.outputs[3].as<float>();
       multiply_logits(first, count);
-      rows(fmt::format("cross_entropy_backward<{}>", type_name(sizes_.dtype)), count, p);
-      if (scale_ != nullptr) rows("scale_gradient", blocks(sizes_.vocab, kThreads), p);
+      rows(fmt::format("cross_entropy_backward<{}, {}>", type_name(sizes_.dtype), logits()), count, p);
+      if (scale_ != nullptr) rows("scale_gradient", blocks(sizes_.vocab, kScaleColumns), p);
       multiply_back(first, count, accumulate || first > 0);
     });
     return in_turn(std::move(steps_));
@@ -105,6 +106,11 @@ class Binder {
     return view.as<std::byte>() + token * sizes_.width * size_of(view.dtype);
   }
 
+  // The kernels' type of that name.
+  std::string logits() const {
+    return fmt::format("Logits<LogitCap::{}, {}>", cap_name(sizes_.node.options.cap_type), scale_ != nullptr);
+  }
+
   CrossEntropyParams params(int64_t first, int64_t count) const {
     const CrossEntropyOptions& options = sizes_.node.options;
     CrossEntropyParams p{};
@@ -116,7 +122,6 @@ class Binder {
     p.vocab = static_cast<int32_t>(sizes_.vocab);
     p.real = static_cast<int32_t>(options.vocab_size == 0 ? sizes_.vocab : options.vocab_size);
     p.ignore_index = kIgnoreIndex;
-    p.cap_kind = cap_kind(options.cap_type);
     p.logit_scale = static_cast<float>(options.logit_scale);
     p.cap = static_cast<float>(options.cap);
     p.z_loss = static_cast<float>(options.z_loss);

@@ -19,7 +19,6 @@ struct CrossEntropyParams {
   int64_t tokens, stride;  // stride: a multiple of 8
   int32_t vocab, real;     // columns from `real` on are padding
   int32_t ignore_index;
-  LogitCap cap_kind;
   float logit_scale, cap, z_loss;
   bool is_first_chunk;
 };
