@@ -106,10 +106,10 @@ def torch_tokens_per_second(variant, m, steps=20):
 
 
 def our_row(args, variant, m):
-    heads = dict(num_key_value_heads=m["kv_heads"]) if variant in ("gqa", "diff") else {}
     config = dict(attention_type=variant, vocab_size=m["vocab"], hidden_size=m["hidden"], intermediate_size=m["inner"],
-                  num_hidden_layers=m["layers"], num_attention_heads=m["heads"], max_position_embeddings=m["length"],
-                  training=dict(seq_len=m["length"], batch_size=m["batch"]), **heads)  # fmt: skip
+                  num_hidden_layers=m["layers"], num_attention_heads=m["heads"],
+                  num_key_value_heads=config_of(variant, m).num_key_value_heads, max_position_embeddings=m["length"],
+                  training=dict(seq_len=m["length"], batch_size=m["batch"]))  # fmt: skip
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(config, file)
         file.flush()
