@@ -99,10 +99,15 @@ grep -qE 'use --device cpu|cannot be loaded' "$scratch/log" && exit 1
 
 on_gpu=("--source-file=*tests/cuda/*" "--test-case-exclude=emulator*,cuda loop*")
 wanted tests && check "ops, composites and models against the reference" limited "$tests" "${on_gpu[@]}"
-if command -v compute-sanitizer >/dev/null; then
-  sanitize=(limited compute-sanitizer --target-processes all --error-exitcode 9)
-  wanted memory && check "compute-sanitizer: memory" "${sanitize[@]}" "$tests" "${on_gpu[@]}"
-  wanted races && check "compute-sanitizer: races" "${sanitize[@]}" --tool racecheck "$tests" "${on_gpu[@]}"
+sanitize=(limited compute-sanitizer --target-processes all --error-exitcode 9)
+if { wanted memory || wanted races; } && command -v compute-sanitizer >/dev/null; then
+  if "${sanitize[@]}" "$tests" "--source-file=*tests/cuda/gpu_real_test*" 2>&1 | grep -q 'Device not supported'; then
+    echo "skipped compute-sanitizer, which cannot look into this machine's GPU"
+  else
+    # What calls of CUDA return is checked by who makes them; cuBLASLt asks for things that are not there and goes on.
+    wanted memory && check "compute-sanitizer: memory" "${sanitize[@]}" --report-api-errors no "$tests" "${on_gpu[@]}"
+    wanted races && check "compute-sanitizer: races" "${sanitize[@]}" --tool racecheck "$tests" "${on_gpu[@]}"
+  fi
 fi
 if wanted runs; then
   for variant in mha gqa diff ngpt mla; do
