@@ -32,9 +32,8 @@ cudaDeviceProp open_gpu(int ordinal) {
     check(cudaDriverGetVersion(&driver), "ask for the driver's version");
     require(driver != 0, "cuda: there is no NVIDIA driver on this machine: use --device cpu");
     fail(
-        "cuda: the driver knows CUDA {}, this program needs {}: update the driver, build it with a toolkit "
-        "as "
-        "old, or use --device cpu",
+        "cuda: the driver knows CUDA {}, this program needs {}: update the driver, build this with a "
+        "toolkit of that version, or use --device cpu",
         version_text(driver), version_text(CUDART_VERSION));
   }
   require(result != cudaErrorNoDevice && (result != cudaSuccess || count > 0),
