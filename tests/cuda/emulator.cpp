@@ -74,6 +74,11 @@ struct Fiber {
   }
 };
 
+// A barrier of some of a block's threads.
+struct PartBarrier {
+  uint32_t threads = 0, arrived = 0;
+};
+
 struct Warp {
   uint32_t lanes = 0, waiting = 0;
   uint64_t turn = 0;
@@ -144,15 +149,23 @@ class Block {
   }
 
   void part_barrier(int number, uint32_t threads) {
-    uint32_t& waiting = part_barriers_.at(static_cast<size_t>(number));
-    if (++waiting < threads) {
-      current().part_barrier = number;
-      return wait(Fiber::State::at_part_barrier);
-    }
-    waiting = 0;
+    if (count_at_part_barrier(number, threads)) return;
+    current().part_barrier = number;
+    wait(Fiber::State::at_part_barrier);
+  }
+  // Counts the thread; true when it is the last of `threads`.
+  bool count_at_part_barrier(int number, uint32_t threads) {
+    PartBarrier& barrier = part_barriers_.at(static_cast<size_t>(number));
+    require(number > 0 && threads % kWarp == 0, "emulator: a barrier {} of {} threads", number, threads);
+    require(barrier.arrived == 0 || barrier.threads == threads,
+            "emulator: a barrier of {} threads that others count as {}", threads, barrier.threads);
+    barrier.threads = threads;
+    if (++barrier.arrived < threads) return false;
+    barrier.arrived = 0;
     for (const auto& fiber : fibers_)
       if (fiber->state == Fiber::State::at_part_barrier && fiber->part_barrier == number)
         fiber->state = Fiber::State::ready;
+    return true;
   }
 
   void arrive_after_copies(Phases* barrier) {
@@ -219,6 +232,8 @@ class Block {
       }
     }
     require(copies_.empty(), "emulator: a block ends amid its copies");
+    for (const PartBarrier& barrier : part_barriers_)
+      require(barrier.arrived == 0, "emulator: a block ends while a barrier waits for more threads");
   }
 
   // When nobody can go on, and not before, a thread's copies end that others wait for.
@@ -238,9 +253,9 @@ class Block {
   std::vector<Warp> warps_;
   std::vector<uint32_t> shared_;
   SharedMemory memory_;
-  uint64_t clock_ = 0;                        // counts landings
-  std::deque<CopiesToArrive> copies_;         // under way
-  std::array<uint32_t, 16> part_barriers_{};  // threads that wait
+  uint64_t clock_ = 0;                 // counts landings
+  std::deque<CopiesToArrive> copies_;  // under way
+  std::array<PartBarrier, 16> part_barriers_{};
   uint32_t current_ = 0, count_ = 0, alive_ = 0, waiting_ = 0;
 };
 
@@ -349,6 +364,10 @@ void nf_emulated_wait_phase(const uint64_t* barrier, uint32_t parity) {
 
 void nf_emulated_sync_threads(int barrier, int threads) {
   nf::cuda::running->part_barrier(barrier, static_cast<uint32_t>(threads));
+}
+
+void nf_emulated_arrive_threads(int barrier, int threads) {
+  nf::cuda::running->count_at_part_barrier(barrier, static_cast<uint32_t>(threads));
 }
 
 uint16_t nf_emulated_to_f16(float x) { return nf::to_f16(x).bits; }

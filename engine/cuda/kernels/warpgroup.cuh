@@ -137,6 +137,10 @@ __device__ __forceinline__ void wait_phase(uint64_t* barrier, uint32_t parity) {
 __device__ __forceinline__ void sync_threads(int barrier, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
+// Counts as one of them, and goes on.
+__device__ __forceinline__ void arrive_threads(int barrier, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
 // Gives the warpgroup so many registers per thread: takes from, or leaves to, those of the block's others.
 template <int registers>
 __device__ __forceinline__ void take_registers() {
