@@ -32,14 +32,26 @@ struct BackwardTiles {
   }
 };
 
+// Code for each value of a condition, which is the same for the whole warp.
+template <bool value>
+struct Known {
+  static constexpr bool kValue = value;
+};
+template <typename Run>
+__device__ __forceinline__ void with_or_without(bool condition, const Run& run) {
+  if (condition)
+    run(Known<true>{});
+  else
+    run(Known<false>{});
+}
+
 // dK and dV: readers hold 64 keys, rows of transposed scores, and walk over the queries that see any of the
-// lot's. Lots are (batch, kv head, tile of keys), those that are seen most first.
+// lot's.
 template <typename A, int readers, int tile_queries, int buffers>
 struct BackwardKeysSm90 {
   static constexpr int kRows = 64 * readers;
   using Tiles = BackwardTiles<A, kRows, tile_queries, buffers, 2 * tile_queries>;
   static_assert(2 * tile_queries <= kWarpgroup, "a thread per query brings each of its statistics");
-
   const AttentionParams& p;
   Ring<1> held;
   Ring<buffers> ring;
@@ -49,18 +61,17 @@ struct BackwardKeysSm90 {
     int batch, kv_head, first_key;
   };
   __device__ __forceinline__ Lot lot(int number) const {
-    const int tiles = (p.keys + kRows - 1) / kRows;
-    return {number / tiles / p.kv_heads, number / tiles % p.kv_heads, number % tiles * kRows};
+    const LotPlace place(number, (p.keys + kRows - 1) / kRows, p.batch * p.kv_heads, p.section);
+    return {place.head / p.kv_heads, place.head % p.kv_heads, place.rank * kRows};  // the first are seen most
   }
   __device__ __forceinline__ int lots() const { return (p.keys + kRows - 1) / kRows * p.kv_heads * p.batch; }
   // Calls visit(head, first query) for each tile.
   template <typename Visit>
   __device__ __forceinline__ void walk(const Lot& lot, const KeyRange& queries, const Visit& visit) const {
-    const int group = p.heads / p.kv_heads;
-    for (int head = lot.kv_head * group; head < (lot.kv_head + 1) * group; ++head)
+    for (int left = p.heads / p.kv_heads; left > 0; --left)  // of the group's heads
       for (int query = queries.first / tile_queries * tile_queries; query < queries.last;
            query += tile_queries)
-        visit(head, query);
+        visit((lot.kv_head + 1) * (p.heads / p.kv_heads) - left, query);
   }
 
   __device__ __forceinline__ void fill() {
@@ -102,13 +113,15 @@ struct BackwardKeysSm90 {
   }
 
   __device__ __forceinline__ void read(int warpgroup) {
-    for_each_lot(lots(), [&](int number) { read_lot(lot(number), warpgroup); });
+    for_each_lot(lots(), [&](int number) { read_lot(number, warpgroup); });
   }
 
-  __device__ __forceinline__ void read_lot(const Lot& lot, int warpgroup) {
-    const int first_row = 64 * warpgroup, first_key = lot.first_key + first_row;
-    const int warp_key = first_key + threadIdx.x % kWarpgroup / 32 * 16, row = threadIdx.x % 32 / 4;
-    const Visibility<A> visibility(p, lot.batch);
+  __device__ __forceinline__ void read_lot(int number, int warpgroup) {
+    const Lot at = lot(number);
+    const int first_row = 64 * warpgroup;
+    const int warp_key = at.first_key + first_row + threadIdx.x % kWarpgroup / 32 * 16,
+              row = threadIdx.x % 32 / 4;
+    const Visibility<A> visibility(p, at.batch);
     const Scores<A> scores(p);
     const int document[2] = {visibility.document_of_key(warp_key + row),
                              visibility.document_of_key(warp_key + row + 8)};
@@ -116,11 +129,11 @@ struct BackwardKeysSm90 {
 
     held.wait_full();
     const KeyRange queries = *queries_to_visit;
-    walk(lot, queries, [&](int, int first_query) {
+    walk(at, queries, [&](int, int first_query) {
       const auto q = Tiles::key_width(ring.buffer);
       const auto grad_out = Tiles::value_width(ring.buffer);
       const float* const statistics = Tiles::floats(ring.buffer);
-      float s[tile_queries / 8][4], grad_s[tile_queries / 8][4], weight[tile_queries / 8][4];
+      float s[tile_queries / 8][4], grad_s[tile_queries / 8][4];
       uint32_t weights[tile_queries / 16][4], grad_weights[tile_queries / 16][4];
       ring.wait_full();
       begin_products(s, grad_s);
@@ -132,36 +145,42 @@ struct BackwardKeysSm90 {
 
       const KeyRange all =
           visibility.sight.keys_of_all(first_query, min(first_query + tile_queries, p.queries) - 1);
-      const bool is_whole = !A::kDocuments && first_key >= all.first && first_key + 64 <= all.last;
+      const bool is_whole = !A::kDocuments && warp_key >= all.first && warp_key + 16 <= all.last;
       const Place place{first_query, first_query};
+      const int own_column = threadIdx.x % 4 * 2;
+      with_or_without(is_whole, [&](auto whole) {
 #pragma unroll
-      for (int j = 0; j < tile_queries / 8; ++j)
+        for (int j = 0; j < tile_queries / 8; ++j) {
+          const auto logsumexp = load_vector<2>(statistics + 8 * j + own_column);
+          float weight[4];
 #pragma unroll
-        for (int column = 0; column < 2; ++column) {
-          const int query = place.column(j, column);
-          const float shift = statistics[query - first_query] * kLog2E;
-          const int query_document = visibility.document_of_query(query);
+          for (int column = 0; column < 2; ++column) {
+            const int query = place.column(j, column);
+            const float shift = logsumexp.items[column] * kLog2E;
+            const int query_document = visibility.document_of_query(query);
 #pragma unroll
-          for (int e = column; e < 4; e += 2) {
-            float slope;
-            weight[j][e] = fast_exp2(scores.value(s[j][e], slope) * scores.unit - shift);
-            if (!is_whole &&
-                !visibility.sees(query, query_document, warp_key + row + e / 2 * 8, document[e / 2]))
-              weight[j][e] = 0;
-            s[j][e] = weight[j][e] * slope;
+            for (int e = column; e < 4; e += 2) {
+              float slope;
+              weight[e] = fast_exp2(scores.value(s[j][e], slope) * scores.unit - shift);
+              if (!whole.kValue &&
+                  !visibility.sees(query, query_document, warp_key + row + e / 2 * 8, document[e / 2]))
+                weight[e] = 0;
+              s[j][e] = weight[e] * slope;
+            }
           }
+          pack_half(weights[j / 2], weight, j % 2);
         }
-      pack_left(weights, weight);
+      });
       begin_products(grad_v, weights);
       multiply_columns(grad_v, weights, grad_out);
       commit_products();
       finish_products<1>(grad_s);
 #pragma unroll
-      for (int j = 0; j < tile_queries / 8; ++j)
+      for (int j = 0; j < tile_queries / 8; ++j) {
+        const auto delta = load_vector<2>(statistics + tile_queries + 8 * j + own_column);
 #pragma unroll
-        for (int e = 0; e < 4; ++e)
-          grad_s[j][e] =
-              s[j][e] * (grad_s[j][e] - statistics[tile_queries + place.column(j, e) - first_query]);
+        for (int e = 0; e < 4; ++e) grad_s[j][e] = s[j][e] * (grad_s[j][e] - delta.items[e % 2]);
+      }
       pack_left(grad_weights, grad_s);
       begin_products(grad_k, grad_weights);
       multiply_columns(grad_k, grad_weights, q);
@@ -171,7 +190,8 @@ struct BackwardKeysSm90 {
     });
     held.release();
 
-    const Rows<bf16> to_k(p.grad_k, lot.batch, lot.kv_head), to_v(p.grad_v, lot.batch, lot.kv_head);
+    const Lot done = lot(anew(number));
+    const Rows<bf16> to_k(p.grad_k, done.batch, done.kv_head), to_v(p.grad_v, done.batch, done.kv_head);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int key = warp_key + row + half * 8;
@@ -184,8 +204,7 @@ struct BackwardKeysSm90 {
   }
 };
 
-// dQ: readers hold 64 queries and walk over the keys that the lot's see. Lots are (batch, head, tile of
-// queries), those that see most first.
+// dQ: readers hold 64 queries and walk over the keys that the lot's see.
 template <typename A, int readers, int tile_keys, int buffers>
 struct BackwardQueriesSm90 {
   static constexpr int kRows = 64 * readers;
@@ -228,13 +247,14 @@ struct BackwardQueriesSm90 {
   }
 
   __device__ __forceinline__ void read(int warpgroup) {
-    for_each_lot(lots(), [&](int number) { read_lot(lot(number), warpgroup); });
+    for_each_lot(lots(), [&](int number) { read_lot(number, warpgroup); });
   }
 
-  __device__ __forceinline__ void read_lot(const QueryLot& lot, int warpgroup) {
-    const int first_row = 64 * warpgroup, first_query = lot.first + first_row;
+  __device__ __forceinline__ void read_lot(int number, int warpgroup) {
+    const QueryLot at = lot(number);
+    const int first_row = 64 * warpgroup, first_query = at.first + first_row;
     const int warp_query = first_query + threadIdx.x % kWarpgroup / 32 * 16, row = threadIdx.x % 32 / 4;
-    const Visibility<A> visibility(p, lot.batch);
+    const Visibility<A> visibility(p, at.batch);
     const Scores<A> scores(p);
     const KeyRange all = visibility.sight.keys_of_all(first_query, min(first_query + 64, p.queries) - 1);
     int document[2];
@@ -243,10 +263,10 @@ struct BackwardQueriesSm90 {
     for (int half = 0; half < 2; ++half) {
       const int query = warp_query + half * 8 + row;
       const bool inside = query < p.queries;
-      const int64_t at = (int64_t(lot.batch) * p.heads + lot.head) * p.queries + query;
+      const int64_t row_of_all = (int64_t(at.batch) * p.heads + at.head) * p.queries + query;
       document[half] = visibility.document_of_query(query);
-      shift[half] = inside ? exponent_shift(p.logsumexp[at]) : infinity();
-      delta[half] = inside ? p.delta[at] : 0.0f;
+      shift[half] = inside ? exponent_shift(p.logsumexp[row_of_all]) : infinity();
+      delta[half] = inside ? p.delta[row_of_all] : 0.0f;
     }
     float grad_q[whole_panels(A::kKeyWidth) / 8][4] = {};
     uint32_t grad_weights[tile_keys / 16][4];
@@ -270,19 +290,21 @@ struct BackwardQueriesSm90 {
 
       const bool is_whole = !A::kDocuments && first_key >= all.first && first_key + tile_keys <= all.last;
       const Place place{warp_query, first_key};
+      with_or_without(is_whole, [&](auto whole) {
 #pragma unroll
-      for (int j = 0; j < tile_keys / 8; ++j)
+        for (int j = 0; j < tile_keys / 8; ++j)
 #pragma unroll
-        for (int column = 0; column < 2; ++column) {
-          const int key = place.column(j, column), key_document = visibility.document_of_key(key);
+          for (int column = 0; column < 2; ++column) {
+            const int key = place.column(j, column), key_document = visibility.document_of_key(key);
 #pragma unroll
-          for (int e = column; e < 4; e += 2) {
-            float slope, weight = fast_exp2(scores.value(s[j][e], slope) * scores.unit - shift[e / 2]);
-            if (!is_whole && !visibility.sees(place.row(0, e), document[e / 2], key, key_document))
-              weight = 0;
-            s[j][e] = weight * slope;
+            for (int e = column; e < 4; e += 2) {
+              float slope, weight = fast_exp2(scores.value(s[j][e], slope) * scores.unit - shift[e / 2]);
+              if (!whole.kValue && !visibility.sees(place.row(0, e), document[e / 2], key, key_document))
+                weight = 0;
+              s[j][e] = weight * slope;
+            }
           }
-        }
+      });
       finish_products<0>(grad_s);
 #pragma unroll
       for (int j = 0; j < tile_keys / 8; ++j)
@@ -298,7 +320,8 @@ struct BackwardQueriesSm90 {
     finish_products<0>(grad_q);
     if (!is_first) ring.release_last();
 
-    const Rows<bf16> to(p.grad_q, lot.batch, lot.head);
+    const QueryLot done = lot(anew(number));
+    const Rows<bf16> to(p.grad_q, done.batch, done.head);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int query = warp_query + half * 8 + row;

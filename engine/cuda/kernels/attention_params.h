@@ -26,6 +26,7 @@ struct AttentionParams {
   int32_t key_width, value_width;                 // d_k, d_v
   int32_t window;
   int32_t splits, split_keys;  // blockIdx.y's part of the keys, when there are several
+  int32_t section;             // sm_90a: heads whose lots follow one another, see LotPlace
   float scale, cap, dropout;
 };
 
