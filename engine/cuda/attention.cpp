@@ -106,15 +106,18 @@ struct Sizes {
 // How a kernel for sm_90a cuts the work: lots of 64 rows per reader, a warpgroup, and rings of buffers that
 // hold a tile each of what is walked over. Results do not depend on how many readers there are.
 struct Sm90Cut {
-  int64_t readers, tile, buffers;
+  int64_t readers, tile, buffers, held_buffers;
   uint32_t shared_bytes;
 
-  // For so many bytes that are held and so many of a buffer.
+  // For so many bytes that are held and so many of a buffer. Two lots' are held, so that one comes while the
+  // other is worked on, where enough buffers are left.
   Sm90Cut(int64_t readers_, int64_t tile_, int64_t held_bytes, int64_t buffer_bytes)
       : readers(readers_), tile(tile_) {
-    constexpr int64_t kShared = 226 << 10, kMostBuffers = 4;  // a KiB is left to what is not dynamic
-    buffers = std::min(kMostBuffers, (kShared - held_bytes) / buffer_bytes);
-    shared_bytes = static_cast<uint32_t>(held_bytes + buffers * buffer_bytes);
+    constexpr int64_t kShared = 226 << 10;  // a KiB is left to what is not dynamic
+    constexpr int64_t kEnoughBuffers = 3, kMostBuffers = 4;
+    held_buffers = 2 * held_bytes + kEnoughBuffers * buffer_bytes <= kShared ? 2 : 1;
+    buffers = std::min(kMostBuffers, (kShared - held_buffers * held_bytes) / buffer_bytes);
+    shared_bytes = static_cast<uint32_t>(held_buffers * held_bytes + buffers * buffer_bytes);
   }
 
   int64_t rows() const { return 64 * readers; }
@@ -336,7 +339,8 @@ class Binder {
     const uint32_t lots = blocks(sizes_.batch * heads * div_up(rows, cut.rows()), 1);
     params_.section = static_cast<int32_t>(std::min(section, sizes_.batch * heads));
     launch(what == "forward" ? "attention_forward_sm90.cuh" : "attention_backward_sm90.cuh",
-           fmt::format("attention_{}_sm90<{}, {}, {}, {}>", what, kind(), cut.readers, cut.tile, cut.buffers),
+           fmt::format("attention_{}_sm90<{}, {}, {}, {}, {}>", what, kind(), cut.readers, cut.tile,
+                       cut.buffers, cut.held_buffers),
            {.grid_x = std::min(lots, static_cast<uint32_t>(processors())),
             .threads = static_cast<uint32_t>(128 * (1 + cut.readers)),
             .shared_bytes = cut.shared_bytes});

@@ -48,6 +48,7 @@ static_assert(sizeof(Phases) == sizeof(uint64_t));
 struct CopiesToArrive {
   std::vector<Copy> copies;
   Phases* barrier;
+  uint32_t thread;
 };
 
 struct Fiber {
@@ -174,7 +175,7 @@ class Block {
     copies.insert(copies.end(), current().open_copies.begin(), current().open_copies.end());
     current().groups.clear();
     current().open_copies.clear();
-    copies_.push_back({std::move(copies), barrier});
+    copies_.push_back({std::move(copies), barrier, current_});
   }
 
   void land(const std::vector<Copy>& copies) {
@@ -212,9 +213,19 @@ class Block {
 
   // A thread that has returned no longer counts at barriers; a warp's collectives need all its lanes.
   void finish() {
+    if (!failure_ && has_copies())
+      failure_ = std::make_exception_ptr(Error("emulator: a thread ends amid its copies"));
     current().state = Fiber::State::done;
     --alive_;
     if (alive_ > 0 && waiting_ == alive_) release_block();
+  }
+
+  bool has_copies() {
+    return !current().open_copies.empty() ||
+           std::any_of(current().groups.begin(), current().groups.end(),
+                       [](const auto& group) { return !group.empty(); }) ||
+           std::any_of(copies_.begin(), copies_.end(),
+                       [&](const CopiesToArrive& c) { return c.thread == current_; });
   }
 
   void schedule(bool backwards) {

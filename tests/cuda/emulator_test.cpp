@@ -270,6 +270,14 @@ TEST_CASE("emulator: barriers of some threads that would hang or mislead a GPU a
       Error);
 }
 
+TEST_CASE("emulator: a thread that ends before its copies do is an error") {
+  const std::vector<bf16> in = small_integers(8 * 32);
+  std::vector<float> out(1);
+  const std::string copy = "  copy_async(dynamic_shared() + 16 * threadIdx.x, in + 8 * threadIdx.x, true);";
+  CHECK_THROWS_AS(run("left_copies", copy, 32, in, out, "bf16", "float", 512), Error);
+  run("finished_copies", copy + "  commit_copies();  wait_copies<0>();", 32, in, out, "bf16", "float", 512);
+}
+
 TEST_CASE("emulator: a ring of buffers between warpgroups") {
   // One warpgroup copies 5 tiles of 64 rows into 2 buffers, the other adds them up.
   const std::vector<bf16> in = small_integers(5 * 64 * 64);
@@ -286,6 +294,7 @@ TEST_CASE("emulator: a ring of buffers between warpgroups") {
       load_panels(Tile{dynamic_shared() + ring.buffer * Tile::kBytes}, in, 64, 64 * tile, 64 * tile + 64, 64);
       ring.filled();
     }
+    ring.drain();
   } else {
     const int thread = threadIdx.x - 128;
     float sums[32] = {};

@@ -8,21 +8,23 @@
 
 namespace nf::cuda {
 
-// Where tiles lie in dynamic shared memory: `Held` and `HeldToo`, of key and of value width, then buffers of
-// both of what is walked over, then per buffer `numbers` floats.
-template <typename A, int held_rows, int rows, int buffers, int numbers>
+// Where tiles lie in dynamic shared memory: buffers of what is held, of key and of value width, then buffers
+// of both of what is walked over, then for each of these `numbers` floats.
+template <typename A, int held_rows, int held_buffers, int rows, int buffers, int numbers>
 struct BackwardTiles {
   using HeldKeyWidth = Panels<held_rows, whole_panels(A::kKeyWidth)>;
   using HeldValueWidth = Panels<held_rows, whole_panels(A::kValueWidth)>;
   using KeyWidth = Panels<rows, whole_panels(A::kKeyWidth)>;
   using ValueWidth = Panels<rows, whole_panels(A::kValueWidth)>;
 
-  static __device__ __forceinline__ HeldKeyWidth held_key_width() { return {dynamic_shared()}; }
-  static __device__ __forceinline__ HeldValueWidth held_value_width() {
-    return {held_key_width().data + HeldKeyWidth::kBytes};
+  static __device__ __forceinline__ HeldKeyWidth held_key_width(int buffer) {
+    return {dynamic_shared() + buffer * HeldKeyWidth::kBytes};
+  }
+  static __device__ __forceinline__ HeldValueWidth held_value_width(int buffer) {
+    return {held_key_width(held_buffers).data + buffer * HeldValueWidth::kBytes};
   }
   static __device__ __forceinline__ KeyWidth key_width(int buffer) {
-    return {held_value_width().data + HeldValueWidth::kBytes + buffer * KeyWidth::kBytes};
+    return {held_value_width(held_buffers).data + buffer * KeyWidth::kBytes};
   }
   static __device__ __forceinline__ ValueWidth value_width(int buffer) {
     return {key_width(buffers).data + buffer * ValueWidth::kBytes};
@@ -47,15 +49,15 @@ __device__ __forceinline__ void with_or_without(bool condition, const Run& run) 
 
 // dK and dV: readers hold 64 keys, rows of transposed scores, and walk over the queries that see any of the
 // lot's.
-template <typename A, int readers, int tile_queries, int buffers>
+template <typename A, int readers, int tile_queries, int buffers, int held_buffers>
 struct BackwardKeysSm90 {
   static constexpr int kRows = 64 * readers;
-  using Tiles = BackwardTiles<A, kRows, tile_queries, buffers, 2 * tile_queries>;
+  using Tiles = BackwardTiles<A, kRows, held_buffers, tile_queries, buffers, 2 * tile_queries>;
   static_assert(2 * tile_queries <= kWarpgroup, "a thread per query brings each of its statistics");
   const AttentionParams& p;
-  Ring<1> held;
+  Ring<held_buffers> held;
   Ring<buffers> ring;
-  KeyRange* queries_to_visit;  // of the lot that is held
+  KeyRange* queries_to_visit;  // of the lot that is held, for each buffer
 
   struct Lot {
     int batch, kv_head, first_key;
@@ -76,6 +78,8 @@ struct BackwardKeysSm90 {
 
   __device__ __forceinline__ void fill() {
     for_each_lot(lots(), [&](int number) { fill_lot(lot(number)); });
+    held.drain();
+    ring.drain();
   }
 
   __device__ __forceinline__ void fill_lot(const Lot& lot) {
@@ -87,12 +91,12 @@ struct BackwardKeysSm90 {
                                        {first_key, min(first_key + kRows, limit)}, visibility.k_documents);
     held.wait_empty();
     if (Filler::thread() == 0) {
-      *queries_to_visit = queries;
+      queries_to_visit[held.buffer] = queries;
       arrive(held.full());
     }
     const Rows<const bf16> k(p.k, lot.batch, lot.kv_head), v(p.v, lot.batch, lot.kv_head);
-    load_panels(Tiles::held_key_width(), k.data, k.stride, first_key, limit, p.key_width);
-    load_panels(Tiles::held_value_width(), v.data, v.stride, first_key, limit, p.value_width);
+    load_panels(Tiles::held_key_width(held.buffer), k.data, k.stride, first_key, limit, p.key_width);
+    load_panels(Tiles::held_value_width(held.buffer), v.data, v.stride, first_key, limit, p.value_width);
     held.filled();
     walk(lot, queries, [&](int head, int query) {
       const Rows<const bf16> q(p.q, lot.batch, head), grad_out(p.grad_out, lot.batch, head);
@@ -128,7 +132,7 @@ struct BackwardKeysSm90 {
     float grad_k[whole_panels(A::kKeyWidth) / 8][4] = {}, grad_v[whole_panels(A::kValueWidth) / 8][4] = {};
 
     held.wait_full();
-    const KeyRange queries = *queries_to_visit;
+    const KeyRange queries = queries_to_visit[held.buffer];
     walk(at, queries, [&](int, int first_query) {
       const auto q = Tiles::key_width(ring.buffer);
       const auto grad_out = Tiles::value_width(ring.buffer);
@@ -137,9 +141,9 @@ struct BackwardKeysSm90 {
       uint32_t weights[tile_queries / 16][4], grad_weights[tile_queries / 16][4];
       ring.wait_full();
       begin_products(s, grad_s);
-      multiply_rows<A::kKeyWidth>(s, Tiles::held_key_width(), first_row, q);
+      multiply_rows<A::kKeyWidth>(s, Tiles::held_key_width(held.buffer), first_row, q);
       commit_products();
-      multiply_rows<A::kValueWidth>(grad_s, Tiles::held_value_width(), first_row, grad_out);
+      multiply_rows<A::kValueWidth>(grad_s, Tiles::held_value_width(held.buffer), first_row, grad_out);
       commit_products();
       finish_products<1>(s);
 
@@ -205,15 +209,15 @@ struct BackwardKeysSm90 {
 };
 
 // dQ: readers hold 64 queries and walk over the keys that the lot's see.
-template <typename A, int readers, int tile_keys, int buffers>
+template <typename A, int readers, int tile_keys, int buffers, int held_buffers>
 struct BackwardQueriesSm90 {
   static constexpr int kRows = 64 * readers;
-  using Tiles = BackwardTiles<A, kRows, tile_keys, buffers, 0>;
+  using Tiles = BackwardTiles<A, kRows, held_buffers, tile_keys, buffers, 0>;
 
   const AttentionParams& p;
-  Ring<1> held;
+  Ring<held_buffers> held;
   Ring<buffers> ring;
-  KeyRange* keys_to_visit;  // of the lot that is held
+  KeyRange* keys_to_visit;  // of the lot that is held, for each buffer
 
   __device__ __forceinline__ QueryLot lot(int number) const { return QueryLot(p, number, kRows); }
   __device__ __forceinline__ int lots() const { return QueryLot::count(p, kRows); }
@@ -226,13 +230,13 @@ struct BackwardQueriesSm90 {
       const KeyRange keys = at.keys(p, visibility);
       held.wait_empty();
       if (Filler::thread() == 0) {
-        *keys_to_visit = keys;
+        keys_to_visit[held.buffer] = keys;
         arrive(held.full());
       }
       const Rows<const bf16> q(p.q, at.batch, at.head), grad_out(p.grad_out, at.batch, at.head),
           k(p.k, at.batch, at.kv_head), v(p.v, at.batch, at.kv_head);
-      load_panels(Tiles::held_key_width(), q.data, q.stride, at.first, p.queries, p.key_width);
-      load_panels(Tiles::held_value_width(), grad_out.data, grad_out.stride, at.first, p.queries,
+      load_panels(Tiles::held_key_width(held.buffer), q.data, q.stride, at.first, p.queries, p.key_width);
+      load_panels(Tiles::held_value_width(held.buffer), grad_out.data, grad_out.stride, at.first, p.queries,
                   p.value_width);
       held.filled();
       for (int key = tile_start(keys.first); key < keys.last; key += tile_keys) {
@@ -244,6 +248,8 @@ struct BackwardQueriesSm90 {
         ring.filled();
       }
     });
+    held.drain();
+    ring.drain();
   }
 
   __device__ __forceinline__ void read(int warpgroup) {
@@ -272,16 +278,16 @@ struct BackwardQueriesSm90 {
     uint32_t grad_weights[tile_keys / 16][4];
 
     held.wait_full();
-    const KeyRange keys = *keys_to_visit;
+    const KeyRange keys = keys_to_visit[held.buffer];
     bool is_first = true;  // afterwards, products of the last buffer are under way
     for (int first_key = tile_start(keys.first); first_key < keys.last; first_key += tile_keys) {
       const auto k = Tiles::key_width(ring.buffer);
       float s[tile_keys / 8][4], grad_s[tile_keys / 8][4];
       ring.wait_full();
       begin_products(s, grad_s);
-      multiply_rows<A::kKeyWidth>(s, Tiles::held_key_width(), first_row, k);
+      multiply_rows<A::kKeyWidth>(s, Tiles::held_key_width(held.buffer), first_row, k);
       commit_products();
-      multiply_rows<A::kValueWidth>(grad_s, Tiles::held_value_width(), first_row,
+      multiply_rows<A::kValueWidth>(grad_s, Tiles::held_value_width(held.buffer), first_row,
                                     Tiles::value_width(ring.buffer));
       commit_products();
       finish_products<1>(s, grad_q);
@@ -333,13 +339,15 @@ struct BackwardQueriesSm90 {
 };
 
 // Any number of blocks of 128 * (1 + readers) threads.
-template <template <typename, int, int, int> class Kernel, typename A, int readers, int tile, int buffers>
+template <template <typename, int, int, int, int> class Kernel, typename A, int readers, int tile,
+          int buffers, int held_buffers>
 __device__ __forceinline__ void run_backward_sm90(const AttentionParams& p) {
   static_assert(A::kAligned && !A::kDropout, "what these kernels know");
-  __shared__ uint64_t phases[Ring<1>::kPhases + Ring<buffers>::kPhases];
-  __shared__ KeyRange to_visit;
-  Kernel<A, readers, tile, buffers> kernel{p, Ring<1>(phases), Ring<buffers>(phases + Ring<1>::kPhases),
-                                           &to_visit};
+  constexpr int kHeldPhases = Ring<held_buffers>::kPhases;
+  __shared__ uint64_t phases[kHeldPhases + Ring<buffers>::kPhases];
+  __shared__ KeyRange to_visit[held_buffers];
+  Kernel<A, readers, tile, buffers, held_buffers> kernel{p, Ring<held_buffers>(phases),
+                                                         Ring<buffers>(phases + kHeldPhases), to_visit};
   if (threadIdx.x == 0) {
     kernel.held.begin(4 * readers, 1);
     kernel.ring.begin(4 * readers);
@@ -349,13 +357,13 @@ __device__ __forceinline__ void run_backward_sm90(const AttentionParams& p) {
                                          [&](int warpgroup) { kernel.read(warpgroup); });
 }
 
-template <typename A, int readers, int tile_queries, int buffers>
+template <typename A, int readers, int tile_queries, int buffers, int held_buffers>
 __device__ void attention_backward_keys_sm90(const AttentionParams& p) {
-  run_backward_sm90<BackwardKeysSm90, A, readers, tile_queries, buffers>(p);
+  run_backward_sm90<BackwardKeysSm90, A, readers, tile_queries, buffers, held_buffers>(p);
 }
-template <typename A, int readers, int tile_keys, int buffers>
+template <typename A, int readers, int tile_keys, int buffers, int held_buffers>
 __device__ void attention_backward_queries_sm90(const AttentionParams& p) {
-  run_backward_sm90<BackwardQueriesSm90, A, readers, tile_keys, buffers>(p);
+  run_backward_sm90<BackwardQueriesSm90, A, readers, tile_keys, buffers, held_buffers>(p);
 }
 
 }  // namespace nf::cuda

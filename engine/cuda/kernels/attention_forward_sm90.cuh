@@ -10,8 +10,8 @@
 
 namespace nf::cuda {
 
-// `readers`: warpgroups with queries; `buffers`: of keys and of values.
-template <typename A, int readers, int tile_keys, int buffers>
+// `readers`: warpgroups with queries; `buffers`: of keys and of values; `held_buffers`: of queries.
+template <typename A, int readers, int tile_keys, int buffers, int held_buffers>
 struct ForwardSm90 {
   static constexpr int kRows = 64 * readers, kValuePanels = whole_panels(A::kValueWidth);
   using QueryTile = Panels<kRows, whole_panels(A::kKeyWidth)>;
@@ -20,19 +20,22 @@ struct ForwardSm90 {
   using Turns = ReaderTurns<readers>;
 
   const AttentionParams& p;
-  Ring<1> query_ring;
+  Ring<held_buffers> query_ring;
   Ring<buffers> key_ring, value_ring;
-  KeyRange* keys_to_visit;  // of the lot whose queries are in the ring
+  KeyRange* keys_to_visit;  // of the lot whose queries are in the ring, for each of its buffers
 
   __device__ __forceinline__ QueryLot lot(int number) const { return QueryLot(p, number, kRows); }
   __device__ __forceinline__ int lots() const { return QueryLot::count(p, kRows); }
-  __device__ __forceinline__ QueryTile query_tile() const { return {dynamic_shared()}; }
-  __device__ __forceinline__ KeyTile key_tile() const {
-    return {query_tile().data + QueryTile::kBytes + key_ring.buffer * KeyTile::kBytes};
+  static __device__ __forceinline__ QueryTile query_tile(int buffer) {
+    return {dynamic_shared() + buffer * QueryTile::kBytes};
   }
+  __device__ __forceinline__ QueryTile query_tile() const { return query_tile(query_ring.buffer); }
+  static __device__ __forceinline__ KeyTile key_tile(int buffer) {
+    return {query_tile(held_buffers).data + buffer * KeyTile::kBytes};
+  }
+  __device__ __forceinline__ KeyTile key_tile() const { return key_tile(key_ring.buffer); }
   __device__ __forceinline__ ValueTile value_tile() const {
-    return {query_tile().data + QueryTile::kBytes + buffers * KeyTile::kBytes +
-            value_ring.buffer * ValueTile::kBytes};
+    return {key_tile(buffers).data + value_ring.buffer * ValueTile::kBytes};
   }
   // Of the tile in which the key is.
   static __device__ __forceinline__ int tile_start(int key) { return key / tile_keys * tile_keys; }
@@ -47,7 +50,7 @@ struct ForwardSm90 {
       const KeyRange keys = at.keys(p, visibility);
       query_ring.wait_empty();
       if (Filler::thread() == 0) {
-        *keys_to_visit = keys;
+        keys_to_visit[query_ring.buffer] = keys;
         arrive(query_ring.full());
       }
       load_panels(query_tile(), q.data, q.stride, at.first, p.queries, p.key_width);
@@ -61,6 +64,9 @@ struct ForwardSm90 {
         value_ring.filled();
       }
     });
+    query_ring.drain();
+    key_ring.drain();
+    value_ring.drain();
   }
 
   __device__ __forceinline__ void read(int warpgroup) {
@@ -96,7 +102,7 @@ struct ForwardSm90 {
     uint32_t weights[tile_keys / 16][4];
 
     query_ring.wait_full();
-    const KeyRange block = *keys_to_visit;
+    const KeyRange block = keys_to_visit[query_ring.buffer];
     const int block_start = tile_start(block.first);
     int key = block_start, end = block_start;  // this warpgroup's tiles are those from `key` on, before `end`
     if (first_query < p.queries && block.first < block.last) {
@@ -183,15 +189,15 @@ struct ForwardSm90 {
 };
 
 // Any number of blocks of 128 * (1 + readers) threads.
-template <typename A, int readers, int tile_keys, int buffers>
+template <typename A, int readers, int tile_keys, int buffers, int held_buffers>
 __device__ void attention_forward_sm90(const AttentionParams& p) {
   static_assert(A::kAligned && !A::kDropout && (readers == 2 || readers == 3), "what these kernels know");
-  using Forward = ForwardSm90<A, readers, tile_keys, buffers>;
-  constexpr int kRingPhases = Ring<buffers>::kPhases;
-  __shared__ uint64_t phases[Ring<1>::kPhases + 2 * kRingPhases];
-  __shared__ KeyRange keys_to_visit;
-  Forward forward{p, Ring<1>(phases), Ring<buffers>(phases + Ring<1>::kPhases),
-                  Ring<buffers>(phases + Ring<1>::kPhases + kRingPhases), &keys_to_visit};
+  using Forward = ForwardSm90<A, readers, tile_keys, buffers, held_buffers>;
+  constexpr int kHeldPhases = Ring<held_buffers>::kPhases, kRingPhases = Ring<buffers>::kPhases;
+  __shared__ uint64_t phases[kHeldPhases + 2 * kRingPhases];
+  __shared__ KeyRange keys_to_visit[held_buffers];
+  Forward forward{p, Ring<held_buffers>(phases), Ring<buffers>(phases + kHeldPhases),
+                  Ring<buffers>(phases + kHeldPhases + kRingPhases), keys_to_visit};
   if (threadIdx.x == 0) {
     forward.query_ring.begin(4 * readers, 1);
     forward.key_ring.begin(4 * readers);

@@ -300,6 +300,14 @@ struct Ring {
     advance();
   }
 
+  // All that was copied has been read: a thread stays until its copies are done.
+  __device__ __forceinline__ void drain() {
+    for (int i = 0; i < buffers; ++i) {
+      wait_empty();
+      advance();
+    }
+  }
+
   // Then products may read it.
   __device__ __forceinline__ void wait_full() const {
     wait_phase(full(), parity);
