@@ -33,6 +33,7 @@ void nf_emulated_barrier();
 const unsigned char* nf_emulated_exchange(const void* mine, unsigned bytes);
 void nf_emulated_copy(void* to, const void* from, unsigned bytes, bool valid);  // at most 16
 void nf_emulated_commit();
+void nf_emulated_aligned(const void* address, unsigned bytes);  // else throws, as a GPU faults
 void nf_emulated_wait(int pending);
 void nf_emulated_multiply(float* sum, unsigned columns, const uint32_t* registers, uint64_t left,
                           uint64_t right, bool right_by_rows, bool accumulate);

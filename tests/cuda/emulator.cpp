@@ -314,9 +314,16 @@ const unsigned char* nf_emulated_exchange(const void* mine, unsigned bytes) {
 }
 
 void nf_emulated_copy(void* to, const void* from, unsigned bytes, bool valid) {
+  nf_emulated_aligned(to, bytes);
+  nf_emulated_aligned(from, bytes);
   nf::cuda::Copy copy{to, bytes, {}};
   if (valid) std::memcpy(copy.bytes.data(), from, bytes);
   nf::cuda::running->current().open_copies.push_back(copy);
+}
+
+void nf_emulated_aligned(const void* address, unsigned bytes) {
+  nf::require(reinterpret_cast<uintptr_t>(address) % bytes == 0,
+              "emulator: {} bytes at {}, not aligned to that", bytes, address);
 }
 
 void nf_emulated_commit() {

@@ -85,10 +85,16 @@ struct alignas(sizeof(T) * count) Vector {
 
 template <int count, typename T>
 __device__ __forceinline__ Vector<T, count> load_vector(const T* from) {
+#ifdef NF_EMULATED
+  nf_emulated_aligned(from, sizeof(Vector<T, count>));
+#endif
   return *reinterpret_cast<const Vector<T, count>*>(from);
 }
 template <int count, typename T>
 __device__ __forceinline__ void store_vector(T* to, const Vector<T, count>& value) {
+#ifdef NF_EMULATED
+  nf_emulated_aligned(to, sizeof(Vector<T, count>));
+#endif
   *reinterpret_cast<Vector<T, count>*>(to) = value;
 }
 
