@@ -160,6 +160,23 @@ bool sm90_backward_serves(const Sizes& sizes) {
   return sm90_serves(sizes) && (sizes.widest <= 64 || !sizes.has_documents());
 }
 
+// Into how many parts a group's heads are cut where lots of keys are too few to fill a GPU: by the sizes
+// alone, since the order of the sums depends on it.
+int64_t sm90_key_parts(const Sizes& sizes) {
+  constexpr int64_t kLots = 256, kLeastQueries = 1024;  // enough of them; what a lot walks over at least
+  const int64_t lots = sizes.batch * sizes.kv_heads * div_up(sizes.keys, 128),
+                group = sizes.heads / sizes.kv_heads;
+  if (!sm90_backward_serves(sizes)) return 1;
+  int64_t parts = 1;
+  for (int64_t n = 2; n <= group && lots * parts < kLots; ++n)
+    if (group % n == 0 && sizes.queries * (group / n) >= kLeastQueries) parts = n;
+  return parts;
+}
+int64_t sm90_part_rows(const Sizes& sizes) {
+  const int64_t parts = sm90_key_parts(sizes);
+  return parts == 1 ? 0 : parts * sizes.batch * sizes.kv_heads * sizes.keys;
+}
+
 Sm90Cut sm90_backward(const Sizes& sizes, int64_t readers, int64_t tile, int64_t numbers) {
   const int64_t row_bytes = sm90_row_bytes(sizes.key_width) + sm90_row_bytes(sizes.value_width);
   return {readers, tile, 64 * readers * row_bytes, tile * row_bytes + numbers * 4};
@@ -167,7 +184,8 @@ Sm90Cut sm90_backward(const Sizes& sizes, int64_t readers, int64_t tile, int64_t
 Sm90Cut sm90_backward_keys(const Sizes& sizes, int64_t processors) {
   constexpr int64_t kQueries = 64, kStatistics = 2 * kQueries;
   const bool is_plain = !sizes.has_documents() && sizes.node.options.cap_type == CapType::none;
-  const int64_t readers = is_plain ? sm90_readers(sizes, sizes.kv_heads, sizes.keys, processors) : 2;
+  const int64_t readers =
+      is_plain ? sm90_readers(sizes, sizes.kv_heads * sm90_key_parts(sizes), sizes.keys, processors) : 2;
   return sm90_backward(sizes, readers, kQueries, kStatistics);
 }
 // Tiles of 128 keys where registers allow: products then read less of shared memory for the same work.
@@ -249,10 +267,15 @@ class Binder {
     params_.grad_q = operand(bound_.outputs[0]);
     params_.grad_k = operand(bound_.outputs[1]);
     params_.grad_v = operand(bound_.outputs[2]);
-    params_.delta = reinterpret_cast<float*>(bound_.workspace);
+    params_.key_parts = static_cast<int32_t>(sm90_key_parts(sizes_));
+    params_.partial_grad_k =
+        reinterpret_cast<float*>(bound_.workspace);  // vectors: before what has any length
+    params_.partial_grad_v = params_.partial_grad_k + sm90_part_rows(sizes_) * sizes_.key_width;
+    params_.delta = params_.partial_grad_v + sm90_part_rows(sizes_) * sizes_.value_width;
     launch_delta();
     if (has_warpgroups() && sm90_backward_serves(sizes_)) {
       launch_sm90_keys("backward_keys", sm90_backward_keys(sizes_, processors()));
+      if (params_.key_parts > 1) launch_sum_parts();
       launch_sm90_queries("backward_queries", sm90_backward_queries(sizes_));
       return in_turn(std::move(steps_));
     }
@@ -329,10 +352,15 @@ class Binder {
     const int64_t group = sizes_.heads / sizes_.kv_heads;
     launch_sm90(what, cut, sizes_.heads, sizes_.queries, sm90_section(sizes_, sizes_.keys) * group);
   }
-  // Lots of keys, that walk over the queries of their group.
+  // Lots of keys, that walk over the queries of a part of their group.
   void launch_sm90_keys(std::string_view what, const Sm90Cut& cut) {
-    const int64_t group = sizes_.heads / sizes_.kv_heads;
-    launch_sm90(what, cut, sizes_.kv_heads, sizes_.keys, sm90_section(sizes_, sizes_.queries * group));
+    const int64_t parts = sizes_.kv_heads * params_.key_parts;
+    launch_sm90(what, cut, parts, sizes_.keys, sm90_section(sizes_, sizes_.queries * sizes_.heads / parts));
+  }
+  void launch_sum_parts() {
+    launch("attention_backward_sm90.cuh", fmt::format("attention_sum_parts<{}>", kRowWarps),
+           {.grid_x = blocks(sizes_.batch * sizes_.kv_heads * sizes_.keys, kRowWarps),
+            .threads = static_cast<uint32_t>(32 * kRowWarps)});
   }
   // As many blocks as there are processors: each takes many lots of `rows`.
   void launch_sm90(std::string_view what, const Sm90Cut& cut, int64_t heads, int64_t rows, int64_t section) {
@@ -377,7 +405,8 @@ int64_t attention_workspace(const Graph& graph, const Node& node) {
 Launch bind_attention(const BoundNode& bound) { return Binder(bound).forward(); }
 
 int64_t attention_backward_workspace(const Graph& graph, const Node& node) {
-  return Sizes(graph, node).rows() * 4;
+  const Sizes sizes(graph, node);
+  return (sizes.rows() + sm90_part_rows(sizes) * (sizes.key_width + sizes.value_width)) * 4;
 }
 
 Launch bind_attention_backward(const BoundNode& bound) { return Binder(bound).backward(); }

@@ -211,6 +211,8 @@ TEST_CASE("cuda: attention over several tiles") {
        // Several lots per processor, of 192 rows.
        {.queries = 420, .keys = 420, .heads = 4, .kv_heads = 4, .key_width = 64, .value_width = 48},
        {.queries = 200, .keys = 390, .heads = 6, .kv_heads = 3, .options = {.window = 150}},
+       // Few lots of keys, which many queries see: a group's heads go to different ones.
+       {.queries = 1025, .keys = 70, .heads = 3, .kv_heads = 1, .options = {.causal = false}},
        // More tiles than buffers, which a warpgroup without rows must let pass one by one.
        {.queries = 60, .keys = 500, .key_width = 128, .value_width = 128, .options = {.causal = false}},
        {.queries = 150, .keys = 200, .heads = 4, .kv_heads = 2, .key_width = 128, .value_width = 80}},

@@ -60,20 +60,21 @@ struct BackwardKeysSm90 {
   KeyRange* queries_to_visit;  // of the lot that is held, for each buffer
 
   struct Lot {
-    int batch, kv_head, first_key;
+    int batch, part, first_key;  // parts of all groups
   };
+  __device__ __forceinline__ int parts() const { return p.kv_heads * p.key_parts; }
   __device__ __forceinline__ Lot lot(int number) const {
-    const LotPlace place(number, (p.keys + kRows - 1) / kRows, p.batch * p.kv_heads, p.section);
-    return {place.head / p.kv_heads, place.head % p.kv_heads, place.rank * kRows};  // the first are seen most
+    const LotPlace place(number, (p.keys + kRows - 1) / kRows, p.batch * parts(), p.section);
+    return {place.head / parts(), place.head % parts(), place.rank * kRows};  // the first are seen most
   }
-  __device__ __forceinline__ int lots() const { return (p.keys + kRows - 1) / kRows * p.kv_heads * p.batch; }
+  __device__ __forceinline__ int lots() const { return (p.keys + kRows - 1) / kRows * parts() * p.batch; }
   // Calls visit(head, first query) for each tile.
   template <typename Visit>
   __device__ __forceinline__ void walk(const Lot& lot, const KeyRange& queries, const Visit& visit) const {
-    for (int left = p.heads / p.kv_heads; left > 0; --left)  // of the group's heads
+    for (int left = p.heads / parts(); left > 0; --left)  // of the part's heads
       for (int query = queries.first / tile_queries * tile_queries; query < queries.last;
            query += tile_queries)
-        visit((lot.kv_head + 1) * (p.heads / p.kv_heads) - left, query);
+        visit((lot.part + 1) * (p.heads / parts()) - left, query);
   }
 
   __device__ __forceinline__ void fill() {
@@ -94,7 +95,8 @@ struct BackwardKeysSm90 {
       queries_to_visit[held.buffer] = queries;
       arrive(held.full());
     }
-    const Rows<const bf16> k(p.k, lot.batch, lot.kv_head), v(p.v, lot.batch, lot.kv_head);
+    const int kv_head = lot.part / p.key_parts;
+    const Rows<const bf16> k(p.k, lot.batch, kv_head), v(p.v, lot.batch, kv_head);
     load_panels(Tiles::held_key_width(held.buffer), k.data, k.stride, first_key, limit, p.key_width);
     load_panels(Tiles::held_value_width(held.buffer), v.data, v.stride, first_key, limit, p.value_width);
     held.filled();
@@ -194,16 +196,28 @@ struct BackwardKeysSm90 {
     });
     held.release();
 
-    const Lot done = lot(anew(number));
-    const Rows<bf16> to_k(p.grad_k, done.batch, done.kv_head), to_v(p.grad_v, done.batch, done.kv_head);
+    store(lot(anew(number)), warp_key, grad_k, grad_v);
+  }
+
+  template <int key_tiles, int value_tiles>
+  __device__ __forceinline__ void store(const Lot& lot, int warp_key, const float (&grad_k)[key_tiles][4],
+                                        const float (&grad_v)[value_tiles][4]) const {
+    const int kv_head = lot.part / p.key_parts;
+    const int64_t first_row = (int64_t(lot.batch) * parts() + lot.part) * p.keys;  // of partial sums
+    const Rows<bf16> to_k(p.grad_k, lot.batch, kv_head), to_v(p.grad_v, lot.batch, kv_head);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int key = warp_key + row + half * 8;
+      const int key = warp_key + threadIdx.x % 32 / 4 + half * 8;
       if (key >= p.keys) continue;
-      store_row<whole_panels(A::kKeyWidth), true>(to_k.data + key * to_k.stride, grad_k, half, p.scale,
-                                                  p.key_width);
-      store_row<whole_panels(A::kValueWidth), true>(to_v.data + key * to_v.stride, grad_v, half, 1.0f,
-                                                    p.value_width);
+      if (p.key_parts > 1) {
+        store_row<8 * key_tiles, true>(p.partial_grad_k + (first_row + key) * p.key_width, grad_k, half,
+                                       p.scale, p.key_width);
+        store_row<8 * value_tiles, true>(p.partial_grad_v + (first_row + key) * p.value_width, grad_v, half,
+                                         1.0f, p.value_width);
+      } else {
+        store_row<8 * key_tiles, true>(to_k.data + key * to_k.stride, grad_k, half, p.scale, p.key_width);
+        store_row<8 * value_tiles, true>(to_v.data + key * to_v.stride, grad_v, half, 1.0f, p.value_width);
+      }
     }
   }
 };
@@ -337,6 +351,26 @@ struct BackwardQueriesSm90 {
     }
   }
 };
+
+// The parts' sums into one, a warp per key.
+template <int warps>
+__device__ void attention_sum_parts(const AttentionParams& p) {
+  const int64_t row = int64_t(blockIdx.x) * warps + threadIdx.x / 32;
+  if (row >= int64_t(p.batch) * p.kv_heads * p.keys) return;
+  const int key = int(row % p.keys), kv_head = int(row / p.keys % p.kv_heads),
+            batch = int(row / p.keys / p.kv_heads);
+  const auto sum = [&](const float* partial, const AttentionOperand& operand, int width) {
+    const Rows<bf16> to(operand, batch, kv_head);
+    for (int column = threadIdx.x % 32; column < width; column += 32) {
+      float total = 0;
+      for (int part = 0; part < p.key_parts; ++part)
+        total += partial[((row / p.keys * p.key_parts + part) * p.keys + key) * width + column];
+      from_float(total, to.data[key * to.stride + column]);
+    }
+  };
+  sum(p.partial_grad_k, p.grad_k, p.key_width);
+  sum(p.partial_grad_v, p.grad_v, p.value_width);
+}
 
 // Any number of blocks of 128 * (1 + readers) threads.
 template <template <typename, int, int, int, int> class Kernel, typename A, int readers, int tile,
