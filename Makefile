@@ -81,9 +81,9 @@ GPU_BUNDLE ?= build/gpu
 gpu-bundle: build ## pack the GPU's checks, with libraries, into build/gpu for a machine without package access
 	@bash tests/cuda/bundle.sh $(BUILD) $(GPU_BUNDLE)
 
-gpu-check:       ## run the CUDA backend's tests and benchmarks on this machine's GPU
+gpu-check:       ## run the CUDA backend's tests and benchmarks on this machine's GPU (PARTS=…: some, see gpu_check.sh)
 	@[ -x $(GPU_BUNDLE)/nf-tests ] || $(MAKE) --no-print-directory build
-	@bash tests/cuda/gpu_check.sh $$([ -x $(GPU_BUNDLE)/nf-tests ] && echo $(GPU_BUNDLE) || echo $(BUILD))
+	@bash tests/cuda/gpu_check.sh $$([ -x $(GPU_BUNDLE)/nf-tests ] && echo $(GPU_BUNDLE) || echo $(BUILD)) $(PARTS)
 
 FUZZ_SECONDS ?= 60
 fuzz: packages   ## build the fuzzers with clang and run each for FUZZ_SECONDS (60)

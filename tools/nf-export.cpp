@@ -52,7 +52,7 @@ bool read(Arguments& a, int argc, const char* const* argv) {
   require(!a.to.empty(), "nf-export: say what for: --to hf or --to gguf");
   require(!a.out.empty(), "nf-export: say where to: --out PATH");
   if (a.to == "gguf") {
-    check_output_file(a.out, "--out");
+    check_new_file(a.out, "--out");
   } else {
     check_output_folder(a.out, "--out");
     std::error_code ignored;

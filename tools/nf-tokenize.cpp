@@ -118,7 +118,7 @@ bool read(TrainArguments& a, int argc, const char* const* argv) {
   require(!a.shared.data.empty(), "nf-tokenize train: give texts: --data PATH");
   require(a.vocab_size > 0, "nf-tokenize train: give --vocab-size N, the number of tokens");
   require(!a.shared.out.empty(), "nf-tokenize train: give --out FILE, where to write the tokenizer");
-  check_output_file(a.shared.out, "--out");
+  check_new_file(a.shared.out, "--out");
   return true;
 }
 

@@ -66,6 +66,13 @@ void check_output_file(const fs::path& file, std::string_view who) {
   check_output_folder(file.has_parent_path() ? file.parent_path() : fs::path("."), who);
 }
 
+void check_new_file(const fs::path& file, std::string_view who) {
+  check_output_file(file, who);
+  std::error_code ignored;
+  require(!fs::is_regular_file(file, ignored), "{}: {}: is there already; nothing is overwritten", who,
+          file.string());
+}
+
 void check_dump_folder() {
   if (const char* folder = std::getenv("NF_DUMP"); folder != nullptr && *folder != 0)
     check_output_folder(folder, "NF_DUMP");

@@ -13,6 +13,9 @@ void check_output_folder(const std::filesystem::path& folder, std::string_view w
 // The same for a file, which must not be a folder itself.
 void check_output_file(const std::filesystem::path& file, std::string_view who);
 
+// The same for a file that is not there yet.
+void check_new_file(const std::filesystem::path& file, std::string_view who);
+
 // The same for the folder that the environment variable NF_DUMP names, if it is set.
 void check_dump_folder();
 

@@ -17,6 +17,7 @@
 #if HWY_TARGET == HWY_AVX3
 #include "cpu/attention_backward-inl.h"
 #include "cpu/exp2_avx512.h"
+#include "cpu/transpose_avx512.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace nf::cpu::attention {
@@ -41,6 +42,7 @@ struct Bf16Policy {
   using Cells = __m512i;
 
   static HWY_INLINE Cells load(const Cell* cells) { return _mm512_load_si512(cells); }
+  static HWY_INLINE Cells load_any(const Cell* cells) { return _mm512_loadu_si512(cells); }
   static HWY_INLINE Cells broadcast(const Cell* cell) {
     int value;
     __builtin_memcpy(&value, cell, sizeof(value));
@@ -65,6 +67,20 @@ struct Bf16Policy {
         _mm512_store_si512(dst + c, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
       }
     }
+  }
+
+  // Whole squares of kLanes cells: beyond `columns`, a row of src has cells to spare, and dst has rows.
+  static HWY_INLINE void transpose(const CellRows& src, int64_t rows, int64_t columns, Cell* HWY_RESTRICT dst,
+                                   int64_t dst_row) {
+    for (int64_t r = 0; r < rows; r += kLanes)
+      for (int64_t c = 0; c < columns; c += kLanes) {
+        __m512i v[kLanes];
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < kLanes; ++i) v[i] = load_any(src.cells + (r + i) * src.row + c);
+        transpose_avx512(v);
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < kLanes; ++i) _mm512_store_si512(dst + (c + i) * dst_row + r, v[i]);
+      }
   }
 
   // cells[i][c] = (values 2 i, c and 2 i + 1, c) for rows of bf16 values.

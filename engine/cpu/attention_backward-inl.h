@@ -112,8 +112,8 @@ class Backward {
     k_ = pack_rows<Policy>(p_.k, batch_, key_, head, keys_, c.key_width, s_.k_rows, p_.key_padded);
     const CellRows v =
         pack_rows<Policy>(p_.v, batch_, key_, head, keys_, c.value_width, s_.v_rows, p_.value_padded);
-    transpose_cells(k_, padded, div_up(c.key_width, Policy::kPair), s_.k_columns, kBackwardKeys);
-    transpose_cells(v, padded, div_up(c.value_width, Policy::kPair), s_.v_columns, kBackwardKeys);
+    Policy::transpose(k_, padded, div_up(c.key_width, Policy::kPair), s_.k_columns, kBackwardKeys);
+    Policy::transpose(v, padded, div_up(c.value_width, Policy::kPair), s_.v_columns, kBackwardKeys);
     if (Policy::kPair == 2) k_ = pairs(k_, p_.key_padded, padded, s_.k_pairs);
     if (p_.k_documents == nullptr) return;
     const int32_t* documents = p_.k_documents + batch_ * c.keys + key_;

@@ -24,10 +24,15 @@ struct F32Policy {
   static HWY_INLINE Cells load(const Cell* cells) {
     return hn::LoadU(Floats(), reinterpret_cast<const float*>(cells));
   }
+  static HWY_INLINE Cells load_any(const Cell* cells) { return load(cells); }
   static HWY_INLINE Cells broadcast(const Cell* cell) { return set(*reinterpret_cast<const float*>(cell)); }
   static HWY_INLINE Vector multiply_add(Cells a, Cells b, Vector sum) { return hn::MulAdd(a, b, sum); }
   static HWY_INLINE void pack_row(const char* src, bool bf16, int64_t width, Cell* dst, int64_t padded) {
     read_row(src, bf16, width, reinterpret_cast<float*>(dst), padded);
+  }
+  static HWY_INLINE void transpose(const CellRows& src, int64_t rows, int64_t columns, Cell* HWY_RESTRICT dst,
+                                   int64_t dst_row) {
+    transpose_cells(src, rows, columns, dst, dst_row);
   }
   static HWY_INLINE void pair_rows(const CellRows&, int64_t, int64_t, Cell*) {}
   static HWY_INLINE void store_row(Vector value, Cell* row, int64_t column) {

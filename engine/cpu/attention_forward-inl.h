@@ -253,22 +253,50 @@ class Forward {
       for (int64_t j = 0; j < kForwardKeys; ++j) s_.k_documents[j] = j < keys ? documents[j] : -1;
     }
     const int64_t padded = round_up(keys, kGroup);
-    const CellRows k =
-        pack_rows<Policy>(p_.k, batch_, key, head_, keys, c.key_width, s_.k_rows, p_.key_padded);
-    transpose_cells(k, padded, div_up(c.key_width, Policy::kPair), s_.k_columns, kForwardKeys);
+    keys_ = pack_rows<Policy>(p_.k, batch_, key, head_, keys, c.key_width, s_.k_rows, p_.key_padded);
     values_ = pack_rows<Policy>(p_.v, batch_, key, head_, keys, c.value_width, s_.v_rows, p_.value_padded);
-    if (Policy::kPair == 2) {
-      Policy::pair_rows(values_, p_.value_padded, padded, s_.v_pairs);
-      values_ = {s_.v_pairs, p_.value_padded};
-    }
-    // The rows of the next block are fetched a few at a time while this one is worked on.
-    const int64_t next = smaller(key + kForwardKeys, high_), next_end = smaller(next + kForwardKeys, high_);
-    const int64_t step = div_up(kForwardKeys * kGroup, rows_);
-    for (int64_t row = 0, at = next; row < rows_; row += kGroup, at += step) {
-      const int64_t count = larger(0, smaller(step, next_end - at));
-      prefetch_rows(p_.k, batch_, at, head_, count, c.key_width);
-      prefetch_rows(p_.v, batch_, at, head_, count, c.value_width);
+    if (!few_rows()) Policy::transpose(keys_, padded, key_cells(), s_.k_columns, kForwardKeys);
+    if (Policy::kPair == 2) pair_values(key, padded);
+    // The rows of the next block are called a few at a time while this one is worked on.
+    const int64_t step = few_rows() ? 0 : smaller(kForwardKeys, div_up(kForwardKeys * kGroup, rows_));
+    for (int64_t row = 0, at = key; row < rows_; row += kGroup, at += step) {
+      call_next(p_.k, at, step, c.key_width);
+      call_next(p_.v, at, step, c.value_width);
       group(row, smaller(kGroup, rows_ - row), key, keys);
+    }
+  }
+
+  // So few that to transpose keys would cost more than it saves. Memory then takes longer than arithmetic.
+  bool few_rows() const { return rows_ <= 2; }
+
+  int64_t key_cells() const { return div_up(p_.config.key_width, Policy::kPair); }
+
+  // Calls the rows that lie one block after [row, row + count).
+  void call_next(const Operand& operand, int64_t row, int64_t count, int64_t width) const {
+    row += kForwardKeys;
+    prefetch_rows(operand, batch_, row, head_, larger(0, smaller(count, high_ - row)), width);
+  }
+
+  void pair_values(int64_t key, int64_t rows) {
+    const int64_t step = few_rows() ? kGroup : rows;
+    for (int64_t row = 0; row < rows; row += step) {
+      if (few_rows()) call_next(p_.v, key + row, step, p_.config.value_width);
+      Policy::pair_rows({values_.cells + row * values_.row, values_.row}, p_.value_padded, step,
+                        s_.v_pairs + row / 2 * p_.value_padded);
+    }
+    values_ = {s_.v_pairs, p_.value_padded};
+  }
+
+  // Products of q with columns [first, last) of the block of keys -> scores.
+  void multiply_keys(const CellRows& q, int64_t rows, int64_t key, int64_t first, int64_t last) {
+    if (!few_rows())
+      return multiply<Policy>({key_cells(), q.cells, q.row, 1, s_.k_columns + first, kForwardKeys,
+                               s_.scores + first, kForwardKeys, false, nullptr},
+                              rows, last - first);
+    for (int64_t column = first; column < last; column += kGroup) {
+      call_next(p_.k, key + column, kGroup, p_.config.key_width);
+      multiply_rows<Policy>(q, rows, {keys_.cells + column * keys_.row, keys_.row}, kGroup,
+                            round_up(key_cells(), kLanes), s_.scores + column, kForwardKeys);
     }
   }
 
@@ -281,11 +309,7 @@ class Forward {
                      scores_.simple && (p_.q_documents == nullptr || documents.all_equal(k_range_)));
     if (columns.empty() || (p_.q_documents != nullptr && !documents.overlaps(k_range_))) return;
     const int64_t first = columns.first, last = columns.last;
-    const CellRows q = query_rows(row);
-    const int64_t depth = div_up(p_.config.key_width, Policy::kPair);
-    multiply<Policy>({depth, q.cells, q.row, 1, s_.k_columns + first, kForwardKeys, s_.scores + first,
-                      kForwardKeys, false, nullptr},
-                     rows, last - first);
+    multiply_keys(query_rows(row), rows, key, first, last);
     softmax(row, rows, key, columns);
     multiply<Policy>({(last - first) / Policy::kPair, s_.weights + first / Policy::kPair, kWeightsRow, 1,
                       values_.cells + first / Policy::kPair * values_.row, values_.row,
@@ -394,6 +418,7 @@ class Forward {
   Range range_{};          // keys that any row sees
   Documents documents_{};  // of the queries
   Documents k_range_{};    // of the block of keys
+  CellRows keys_{};        // of the block of keys
   CellRows values_{};      // of the block of keys, as the second factor of a product
 };
 

@@ -4,13 +4,14 @@
 //   kPair                  values in a cell: neighbours along the summed axis
 //   kBf16Cells             cells are made of bf16
 //   pack_row               a row of f32 or bf16 -> cells, zero padded
+//   transpose              rows of cells -> columns: dst[c][r] = src[r][c]
 //   pair_rows              rows of cells -> cells that hold two neighbouring rows (kPair 2 only)
 //   store_row              f32 lanes of one row -> cells
 //   store_pair             f32 lanes of kPair neighbouring rows -> cells that hold kPair rows
 //   store_both             both of these
 //   exp2                   0 for -infinity
 //   write_values           f32 lanes -> neighbouring values of a bf16 operand
-//   load, broadcast, multiply_add
+//   load, load_any (not aligned), broadcast, multiply_add
 #if defined(NF_CPU_ATTENTION_PRODUCT_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef NF_CPU_ATTENTION_PRODUCT_INL_H_
 #undef NF_CPU_ATTENTION_PRODUCT_INL_H_
@@ -117,6 +118,59 @@ HWY_INLINE void transpose_cells(const CellRows& src, int64_t rows, int64_t colum
     }
   }
 #endif
+}
+
+// The sums of kLanes vectors, each in its own lane.
+HWY_INLINE Vector sums_of(const Vector (&v)[kLanes]) {
+#if HWY_TARGET == HWY_SCALAR
+  return v[0];
+#else
+  const Floats d;
+  const hn::RepartitionToWide<Floats> pairs;
+  // The sums of each block of four lanes of four vectors.
+  const auto four = [&](int64_t i) HWY_ATTR {
+    const auto two = [&](int64_t j) HWY_ATTR {
+      return hn::BitCast(
+          pairs, hn::Add(hn::InterleaveLower(d, v[j], v[j + 1]), hn::InterleaveUpper(d, v[j], v[j + 1])));
+    };
+    const auto low = two(i), high = two(i + 2);
+    return hn::Add(hn::BitCast(d, hn::InterleaveLower(pairs, low, high)),
+                   hn::BitCast(d, hn::InterleaveUpper(pairs, low, high)));
+  };
+  if constexpr (kLanes == 4) {
+    return four(0);
+  } else {
+    const auto fold = [&](Vector low, Vector high) HWY_ATTR {
+      return hn::Add(hn::ConcatLowerLower(d, high, low), hn::ConcatUpperUpper(d, high, low));
+    };
+    if constexpr (kLanes == 8) return fold(four(0), four(4));
+    const Vector even = fold(four(0), four(8)), odd = fold(four(4), four(12));
+    return hn::OddEvenBlocks(hn::Add(odd, hn::SwapAdjacentBlocks(odd)),
+                             hn::Add(even, hn::SwapAdjacentBlocks(even)));
+  }
+#endif
+}
+
+// c[m][n] = <row m of a, row n of b>, `depth` cells each, a multiple of kLanes; columns: a multiple of
+// kGroup. For so few rows that to transpose b would cost more than it saves.
+template <typename Policy>
+void multiply_rows(const CellRows& a, int64_t rows, const CellRows& b, int64_t columns, int64_t depth,
+                   float* HWY_RESTRICT c, int64_t c_row) {
+  for (int64_t n = 0; n < columns; n += kLanes) {
+    for (int64_t m = 0; m < rows; ++m) {
+      const Cell *left = a.cells + m * a.row, *right = b.cells + n * b.row;
+      Vector sum[kLanes];
+#pragma GCC unroll 16
+      for (Vector& one : sum) one = hn::Zero(Floats());
+      for (int64_t k = 0; k < depth; k += kLanes) {
+        const typename Policy::Cells factor = Policy::load_any(left + k);
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < kLanes; ++i)
+          sum[i] = Policy::multiply_add(factor, Policy::load_any(right + i * b.row + k), sum[i]);
+      }
+      hn::Store(sums_of(sum), Floats(), c + m * c_row + n);
+    }
+  }
 }
 
 // One product: c[m][n] = (c[m][n] * rescale[m], or 0) + sum over k of a[m][k] * b[k][n], where a[m][k] is the

@@ -11,6 +11,8 @@
 #include <span>
 #include <utility>
 
+#include "cpu/transpose_avx512.h"
+
 namespace nf::cpu {
 namespace {
 
@@ -26,56 +28,19 @@ __mmask32 mask32(int64_t count) {
   return count >= 32 ? ~__mmask32{0} : count <= 0 ? 0 : (__mmask32{1} << count) - 1;
 }
 
-// In place: lane j of vector i becomes lane i of vector j.
-[[gnu::always_inline]] inline void transpose(__m512i (&v)[16]) {
-  __m512i t[16];
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
-    t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
-  }
-  // v[4 g + j]: in each 128-bit block, rows 4 g … 4 g + 3 of column 4 block + j.
-#pragma GCC unroll 4
-  for (int i = 0; i < 16; i += 4) {
-    v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-    v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-    v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-    v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-  }
-  // Then a transpose of 4 x 4 blocks for each j.
-#pragma GCC unroll 4
-  for (int j = 0; j < 4; ++j) {
-    t[j] = _mm512_shuffle_i32x4(v[j], v[4 + j], 0x44);
-    t[4 + j] = _mm512_shuffle_i32x4(v[j], v[4 + j], 0xee);
-    t[8 + j] = _mm512_shuffle_i32x4(v[8 + j], v[12 + j], 0x44);
-    t[12 + j] = _mm512_shuffle_i32x4(v[8 + j], v[12 + j], 0xee);
-  }
-#pragma GCC unroll 4
-  for (int j = 0; j < 4; ++j) {
-    v[j] = _mm512_shuffle_i32x4(t[j], t[8 + j], 0x88);
-    v[4 + j] = _mm512_shuffle_i32x4(t[j], t[8 + j], 0xdd);
-    v[8 + j] = _mm512_shuffle_i32x4(t[4 + j], t[12 + j], 0x88);
-    v[12 + j] = _mm512_shuffle_i32x4(t[4 + j], t[12 + j], 0xdd);
-  }
-}
-
 // Sixteen rows of 32 elements become sixteen steps. Rows from `rows` on and elements outside `valid` count as
 // zero.
 [[gnu::always_inline]] inline void load_block(const uint16_t* from, int64_t stride, int64_t rows,
                                               __mmask32 valid, __m512i (&v)[16]) {
   if (rows >= 16 && valid == ~__mmask32{0}) {
 #pragma GCC unroll 16
-    for (int row = 0; row < 16; ++row) {
-      v[row] = _mm512_loadu_si512(from + row * stride);
-      // Sixteen streams are more than the processor follows by itself: eight lines ahead along the row.
-      _mm_prefetch(from + row * stride + 256, _MM_HINT_T0);
-    }
+    for (int row = 0; row < 16; ++row) v[row] = _mm512_loadu_si512(from + row * stride);
   } else {
 #pragma GCC unroll 16
     for (int row = 0; row < 16; ++row)
       v[row] = row < rows ? _mm512_maskz_loadu_epi16(valid, from + row * stride) : _mm512_setzero_si512();
   }
-  transpose(v);
+  transpose_avx512(v);
 }
 
 // One panel. k is contiguous, and so are the pairs: 16 x 16 blocks of units are transposed.
@@ -86,6 +51,9 @@ void pack_transposed(const uint16_t* panel, const PanelSource& s, int64_t used, 
     __m512i v[16];
     int64_t k = 0;
     for (; k + 32 <= s.k; k += 32, out += 16 * pitch) {
+      // Sixteen streams are more than the processor follows by itself: eight lines ahead along the row.
+#pragma GCC unroll 16
+      for (int row = 0; row < 16; ++row) _mm_prefetch(from + row * s.width_stride + k + 256, _MM_HINT_T0);
       load_block(from + k, s.width_stride, used - i, ~__mmask32{0}, v);
 #pragma GCC unroll 16
       for (int step = 0; step < 16; ++step) _mm512_storeu_si512(out + step * pitch, v[step]);
@@ -216,17 +184,10 @@ void tile_of(const TileArgs& args) {
   for (int i = 0; i < kTileRows; ++i)
 #pragma GCC unroll 2
     for (int j = 0; j < kTileVectors; ++j) sum[i][j] = _mm512_setzero_ps();
-  // The lines of c are called one in a step: all at once they would keep the first steps' operands waiting.
-  // Calling them again costs less than to ask whether it is done.
-  constexpr int kCalledRows = 16;
-  const char* const c = static_cast<const char*>(args.c);
-  const int64_t c_row = args.c_stride * store_size(args.store);
-  const int64_t c_vector = (kTileVectors - 1) * kLanes * store_size(args.store);
+  const TileLines<kTileRows> lines(args, (kTileVectors - 1) * kLanes);
   for (int64_t step = 0; step < args.steps; ++step, b += kTileVectors * kLanes) {
     __m512bh row[kTileVectors];
-    _mm_prefetch(c + std::min<int64_t>(step % kCalledRows, kTileRows - 1) * c_row +
-                     (step < kCalledRows ? 0 : c_vector),
-                 _MM_HINT_T0);
+    lines.call(step);
 #pragma GCC unroll 2
     for (int j = 0; j < kTileVectors; ++j) row[j] = as_pairs(_mm512_load_si512(b + j * kLanes));
 #pragma GCC unroll 14

@@ -191,13 +191,11 @@ void tile_of(const TileArgs& args) {
   hn::Vec<Wide> sum[kTileRows][kTileVectors];
   HWY_UNROLL(14)
   for (int i = 0; i < kTileRows; ++i) HWY_UNROLL(2)
-  for (int j = 0; j < kTileVectors; ++j) {
-    sum[i][j] = hn::Zero(d);
-    // The tile of c arrives while the loop below runs.
-    hwy::Prefetch(static_cast<char*>(args.c) + (i * args.c_stride + j * kLanes) * store_size(args.store));
-  }
+  for (int j = 0; j < kTileVectors; ++j) sum[i][j] = hn::Zero(d);
+  const TileLines<kTileRows> lines(args, (kTileVectors - 1) * kLanes);
   for (int64_t step = 0; step < args.steps; ++step, b += kTileVectors * kLanes) {
     hn::Vec<Wide> row[kTileVectors];
+    lines.call(step);
     HWY_UNROLL(2)
     for (int j = 0; j < kTileVectors; ++j) row[j] = hn::Load(d, b + j * kLanes);
     HWY_UNROLL(14)

@@ -133,6 +133,26 @@ struct RowPointers {
   }
 };
 
+// Calls the lines of a tile of c while the tile is computed, one in a step: all at once they would keep the
+// first steps' operands waiting. Calling the last of them again costs less than to ask whether it is done.
+template <int kRows>
+struct TileLines {
+  static constexpr int64_t kSteps = 16;  // for the first line of every row, and as many for the last one
+  static_assert(kRows <= kSteps);
+  const char* c;
+  int64_t row_bytes, last_vector_bytes;
+
+  [[gnu::always_inline]] TileLines(const TileArgs& tile, int64_t last_vector)
+      : c(static_cast<const char*>(tile.c)),
+        row_bytes(tile.c_stride * store_size(tile.store)),
+        last_vector_bytes(last_vector * store_size(tile.store)) {}
+
+  [[gnu::always_inline]] void call(int64_t step) const {
+    const int64_t row = std::min<int64_t>(step % kSteps, kRows - 1);
+    __builtin_prefetch(c + row * row_bytes + (step < kSteps ? 0 : last_vector_bytes));
+  }
+};
+
 struct GemmKernel {
   std::string_view name;
   DType operand;    // what a unit holds

@@ -1,6 +1,7 @@
 // Attention on the GPU: which kernel a node takes, how large its tiles are, and how its work is cut.
 #include <algorithm>
 #include <array>
+#include <bit>
 
 #include "cuda/kernels.h"
 #include "cuda/kernels/attention_params.h"
@@ -10,7 +11,7 @@ namespace nf::cuda {
 namespace {
 
 constexpr int64_t kMostWidth = 256;
-constexpr int64_t kRowWarps = 4;  // of the kernels that take a warp per row
+constexpr int64_t kRowWarps = 4;  // of the kernels that have no tiles
 constexpr int64_t kFewBlocks = 128, kManyBlocks = 512, kLeastSplitKeys = 256;
 constexpr int64_t kMostWindow = 1 << 29;
 
@@ -103,17 +104,20 @@ struct Sizes {
 };
 
 // How a kernel for sm_90a cuts the work: lots of 64 rows per reader, a warpgroup, and rings of buffers that
-// hold a tile each of what is walked over.
+// hold a tile each of what is walked over. Results do not depend on how many readers there are.
 struct Sm90Cut {
-  int64_t readers, tile, buffers;
+  int64_t readers, tile, buffers, held_buffers;
   uint32_t shared_bytes;
 
-  // For so many bytes that are held and so many of a buffer.
+  // For so many bytes that are held and so many of a buffer. Two lots' are held, so that one comes while the
+  // other is worked on, where enough buffers are left.
   Sm90Cut(int64_t readers_, int64_t tile_, int64_t held_bytes, int64_t buffer_bytes)
       : readers(readers_), tile(tile_) {
-    constexpr int64_t kShared = 226 << 10, kMostBuffers = 4;  // a KiB is left to what is not dynamic
-    buffers = std::min(kMostBuffers, (kShared - held_bytes) / buffer_bytes);
-    shared_bytes = static_cast<uint32_t>(held_bytes + buffers * buffer_bytes);
+    constexpr int64_t kShared = 226 << 10;  // a KiB is left to what is not dynamic
+    constexpr int64_t kEnoughBuffers = 3, kMostBuffers = 4;
+    held_buffers = 2 * held_bytes + kEnoughBuffers * buffer_bytes <= kShared ? 2 : 1;
+    buffers = std::min(kMostBuffers, (kShared - held_buffers * held_bytes) / buffer_bytes);
+    shared_bytes = static_cast<uint32_t>(held_buffers * held_bytes + buffers * buffer_bytes);
   }
 
   int64_t rows() const { return 64 * readers; }
@@ -126,11 +130,22 @@ bool sm90_serves(const Sizes& sizes) {
   return sizes.is_narrow_type() && sizes.value_width <= 128 && sizes.key_width <= 128 && !sizes.has_dropout();
 }
 
-// Three readers have 160 registers a thread, two have 232.
-Sm90Cut sm90_forward(const Sizes& sizes) {
+// Whether weights take no more registers than those of plain attention.
+bool is_simple(const Sizes& sizes) {
+  return !sizes.has_documents() && sizes.node.options.cap_type != CapType::soft;
+}
+
+// Three warpgroups with rows have 160 registers a thread, two have 232. Three hide more of what is no
+// product, but lots of 192 rows are too coarse to give every processor as much unless there are several for
+// each.
+int64_t sm90_readers(const Sizes& sizes, int64_t heads, int64_t rows, int64_t processors) {
+  constexpr int64_t kLotsEach = 4;
+  return sizes.widest <= 64 && sizes.batch * heads * div_up(rows, 192) >= kLotsEach * processors ? 3 : 2;
+}
+
+Sm90Cut sm90_forward(const Sizes& sizes, int64_t processors) {
   constexpr int64_t kKeys = 128;
-  const bool is_simple = !sizes.has_documents() && sizes.node.options.cap_type != CapType::soft;
-  const int64_t readers = sizes.widest <= 64 && is_simple ? 3 : 2,
+  const int64_t readers = is_simple(sizes) ? sm90_readers(sizes, sizes.heads, sizes.queries, processors) : 2,
                 key_bytes = sm90_row_bytes(sizes.key_width);
   return {readers, kKeys, 64 * readers * key_bytes, kKeys * (key_bytes + sm90_row_bytes(sizes.value_width))};
 }
@@ -145,10 +160,44 @@ bool sm90_backward_serves(const Sizes& sizes) {
   return sm90_serves(sizes) && (sizes.widest <= 64 || !sizes.has_documents());
 }
 
-Sm90Cut sm90_backward(const Sizes& sizes) {
-  constexpr int64_t kReaders = 2, kTile = 64, kStatisticsBytes = 2 * kTile * 4;
+// Into how many parts a group's heads are cut where lots of keys are too few to fill a GPU: by the sizes
+// alone, since the order of the sums depends on it.
+int64_t sm90_key_parts(const Sizes& sizes) {
+  constexpr int64_t kLots = 256, kLeastQueries = 1024;  // enough of them; what a lot walks over at least
+  const int64_t lots = sizes.batch * sizes.kv_heads * div_up(sizes.keys, 128),
+                group = sizes.heads / sizes.kv_heads;
+  if (!sm90_backward_serves(sizes)) return 1;
+  int64_t parts = 1;
+  for (int64_t n = 2; n <= group && lots * parts < kLots; ++n)
+    if (group % n == 0 && sizes.queries * (group / n) >= kLeastQueries) parts = n;
+  return parts;
+}
+int64_t sm90_part_rows(const Sizes& sizes) {
+  const int64_t parts = sm90_key_parts(sizes);
+  return parts == 1 ? 0 : parts * sizes.batch * sizes.kv_heads * sizes.keys;
+}
+
+Sm90Cut sm90_backward(const Sizes& sizes, int64_t readers, int64_t tile, int64_t numbers) {
   const int64_t row_bytes = sm90_row_bytes(sizes.key_width) + sm90_row_bytes(sizes.value_width);
-  return {kReaders, kTile, 64 * kReaders * row_bytes, kTile * row_bytes + kStatisticsBytes};
+  return {readers, tile, 64 * readers * row_bytes, tile * row_bytes + numbers * 4};
+}
+Sm90Cut sm90_backward_keys(const Sizes& sizes, int64_t processors) {
+  constexpr int64_t kQueries = 64, kStatistics = 2 * kQueries;
+  const bool is_plain = !sizes.has_documents() && sizes.node.options.cap_type == CapType::none;
+  const int64_t readers =
+      is_plain ? sm90_readers(sizes, sizes.kv_heads * sm90_key_parts(sizes), sizes.keys, processors) : 2;
+  return sm90_backward(sizes, readers, kQueries, kStatistics);
+}
+// Tiles of 128 keys where registers allow: products then read less of shared memory for the same work.
+Sm90Cut sm90_backward_queries(const Sizes& sizes) {
+  return sm90_backward(sizes, 2, sizes.widest <= 64 && is_simple(sizes) ? 128 : 64, 0);
+}
+
+// How many heads make a section (kernels/attention_sm90.cuh): what is walked over for all of them, `rows`
+// rows of a key and a value each, leaves room in the GPU's cache for what else passes through it.
+int64_t sm90_section(const Sizes& sizes, int64_t rows) {
+  constexpr int64_t kCacheBytes = 32 << 20;
+  return std::max<int64_t>(1, kCacheBytes / (rows * 2 * (sizes.key_width + sizes.value_width)));
 }
 
 // Whether every row begins at a multiple of 16 bytes and is a whole number of 16 bytes long.
@@ -189,7 +238,7 @@ class Binder {
     params_.out = operand(bound_.outputs[0]);
     params_.logsumexp = bound_.outputs[1].as<float>();
     if (has_warpgroups() && sm90_forward_serves(sizes_)) {
-      launch_sm90("forward", sm90_forward(sizes_), sizes_.heads, sizes_.queries);
+      launch_sm90_queries("forward", sm90_forward(sizes_, processors()));
       return in_turn(std::move(steps_));
     }
     params_.splits = static_cast<int32_t>(sizes_.splits());
@@ -206,7 +255,7 @@ class Binder {
             .grid_y = static_cast<uint32_t>(params_.splits),
             .threads = static_cast<uint32_t>(32 * sizes_.forward_warps()),
             .shared_bytes = sizes_.forward_shared()});
-    if (params_.splits > 1) launch_rows("attention_forward.cuh", "attention_combine");
+    if (params_.splits > 1) launch_combine();
     return in_turn(std::move(steps_));
   }
 
@@ -218,11 +267,16 @@ class Binder {
     params_.grad_q = operand(bound_.outputs[0]);
     params_.grad_k = operand(bound_.outputs[1]);
     params_.grad_v = operand(bound_.outputs[2]);
-    params_.delta = reinterpret_cast<float*>(bound_.workspace);
-    launch_rows("attention_backward.cuh", "attention_delta");
+    params_.key_parts = static_cast<int32_t>(sm90_key_parts(sizes_));
+    params_.partial_grad_k =
+        reinterpret_cast<float*>(bound_.workspace);  // vectors: before what has any length
+    params_.partial_grad_v = params_.partial_grad_k + sm90_part_rows(sizes_) * sizes_.key_width;
+    params_.delta = params_.partial_grad_v + sm90_part_rows(sizes_) * sizes_.value_width;
+    launch_delta();
     if (has_warpgroups() && sm90_backward_serves(sizes_)) {
-      launch_sm90("backward_keys", sm90_backward(sizes_), sizes_.kv_heads, sizes_.keys);
-      launch_sm90("backward_queries", sm90_backward(sizes_), sizes_.heads, sizes_.queries);
+      launch_sm90_keys("backward_keys", sm90_backward_keys(sizes_, processors()));
+      if (params_.key_parts > 1) launch_sum_parts();
+      launch_sm90_queries("backward_queries", sm90_backward_queries(sizes_));
       return in_turn(std::move(steps_));
     }
     if (sizes_.backward_at_once()) {
@@ -265,9 +319,20 @@ class Binder {
         bound_.library.launch(instantiate(file, "AttentionParams", function, shape.threads), shape, params_));
   }
 
-  void launch_rows(std::string_view file, std::string_view function) {
-    launch(file, fmt::format("{}<{}, {}>", function, type_name(sizes_.dtype), kRowWarps),
+  void launch_combine() {
+    launch("attention_forward.cuh",
+           fmt::format("attention_combine<{}, {}>", type_name(sizes_.dtype), kRowWarps),
            {.grid_x = blocks(sizes_.rows(), kRowWarps), .threads = static_cast<uint32_t>(32 * kRowWarps)});
+  }
+  // 16 bytes a lane, and no more lanes than a row has use for.
+  void launch_delta() {
+    const int64_t step = is_aligned_ ? 16 / size_of(sizes_.dtype) : 1;
+    const uint64_t pieces = static_cast<uint64_t>(div_up(sizes_.value_width, step)),
+                   lanes = std::min<uint64_t>(std::bit_ceil(pieces), 32);
+    launch("attention_backward.cuh",
+           fmt::format("attention_delta<{}, {}, {}, {}>", type_name(sizes_.dtype), kRowWarps, lanes, step),
+           {.grid_x = blocks(sizes_.rows() * static_cast<int64_t>(lanes), 32 * kRowWarps),
+            .threads = static_cast<uint32_t>(32 * kRowWarps)});
   }
 
   void launch_backward(std::string_view of, int64_t heads, int64_t rows, std::string_view parts) {
@@ -280,13 +345,31 @@ class Binder {
          .shared_bytes = sizes_.backward_shared()});
   }
 
+  int64_t processors() const { return bound_.library.gpu().kind().processors; }
+
+  // Lots of queries, that walk over keys; heads of a group walk over the same.
+  void launch_sm90_queries(std::string_view what, const Sm90Cut& cut) {
+    const int64_t group = sizes_.heads / sizes_.kv_heads;
+    launch_sm90(what, cut, sizes_.heads, sizes_.queries, sm90_section(sizes_, sizes_.keys) * group);
+  }
+  // Lots of keys, that walk over the queries of a part of their group.
+  void launch_sm90_keys(std::string_view what, const Sm90Cut& cut) {
+    const int64_t parts = sizes_.kv_heads * params_.key_parts;
+    launch_sm90(what, cut, parts, sizes_.keys, sm90_section(sizes_, sizes_.queries * sizes_.heads / parts));
+  }
+  void launch_sum_parts() {
+    launch("attention_backward_sm90.cuh", fmt::format("attention_sum_parts<{}>", kRowWarps),
+           {.grid_x = blocks(sizes_.batch * sizes_.kv_heads * sizes_.keys, kRowWarps),
+            .threads = static_cast<uint32_t>(32 * kRowWarps)});
+  }
   // As many blocks as there are processors: each takes many lots of `rows`.
-  void launch_sm90(std::string_view what, const Sm90Cut& cut, int64_t heads, int64_t rows) {
+  void launch_sm90(std::string_view what, const Sm90Cut& cut, int64_t heads, int64_t rows, int64_t section) {
     const uint32_t lots = blocks(sizes_.batch * heads * div_up(rows, cut.rows()), 1);
-    const auto processors = static_cast<uint32_t>(bound_.library.gpu().kind().processors);
+    params_.section = static_cast<int32_t>(std::min(section, sizes_.batch * heads));
     launch(what == "forward" ? "attention_forward_sm90.cuh" : "attention_backward_sm90.cuh",
-           fmt::format("attention_{}_sm90<{}, {}, {}, {}>", what, kind(), cut.readers, cut.tile, cut.buffers),
-           {.grid_x = std::min(lots, processors),
+           fmt::format("attention_{}_sm90<{}, {}, {}, {}, {}>", what, kind(), cut.readers, cut.tile,
+                       cut.buffers, cut.held_buffers),
+           {.grid_x = std::min(lots, static_cast<uint32_t>(processors())),
             .threads = static_cast<uint32_t>(128 * (1 + cut.readers)),
             .shared_bytes = cut.shared_bytes});
   }
@@ -322,7 +405,8 @@ int64_t attention_workspace(const Graph& graph, const Node& node) {
 Launch bind_attention(const BoundNode& bound) { return Binder(bound).forward(); }
 
 int64_t attention_backward_workspace(const Graph& graph, const Node& node) {
-  return Sizes(graph, node).rows() * 4;
+  const Sizes sizes(graph, node);
+  return (sizes.rows() + sm90_part_rows(sizes) * (sizes.key_width + sizes.value_width)) * 4;
 }
 
 Launch bind_attention_backward(const BoundNode& bound) { return Binder(bound).backward(); }

@@ -27,7 +27,7 @@ struct Nvrtc {
   decltype(&nvrtcGetErrorString) error_text;
 
   Nvrtc() {
-    const DynamicLibrary library(NF_NVRTC, NF_CUDA_LIBRARIES);
+    const DynamicLibrary library(NF_NVRTC);
     library.find("nvrtcVersion", version);
     library.find("nvrtcCreateProgram", create);
     library.find("nvrtcCompileProgram", compile);
@@ -37,6 +37,9 @@ struct Nvrtc {
     library.find("nvrtcGetCUBINSize", cubin_size);
     library.find("nvrtcGetCUBIN", cubin);
     library.find("nvrtcGetErrorString", error_text);
+    int major = 0, minor = 0;
+    if (version(&major, &minor) == NVRTC_SUCCESS)
+      library.open_companion(fmt::format("libnvrtc-builtins.so.{}.{}", major, minor));
   }
 };
 
@@ -48,6 +51,9 @@ const Nvrtc& nvrtc() {
 void check(nvrtcResult result, const char* what) {
   if (result != NVRTC_SUCCESS) fail("cuda: NVRTC cannot {}: {}", what, nvrtc().error_text(result));
 }
+
+// Beside the architecture. What host and device share is not marked for the device.
+constexpr std::array<const char*, 2> kOptions{"--std=c++17", "-default-device"};
 
 struct Headers {
   std::vector<const char*> names, texts;
@@ -76,8 +82,8 @@ std::string compile_kernel(const KernelSource& source, const std::string& archit
         "begin a program");
   const std::shared_ptr<_nvrtcProgram> program(created, [](nvrtcProgram p) { nvrtc().destroy(&p); });
   const std::string target = "-arch=" + architecture;
-  // What host and device share is not marked for the device.
-  const std::array<const char*, 3> options{target.c_str(), "--std=c++17", "-default-device"};
+  std::vector<const char*> options{target.c_str()};
+  options.insert(options.end(), kOptions.begin(), kOptions.end());
   if (nvrtc().compile(program.get(), static_cast<int>(options.size()), options.data()) != NVRTC_SUCCESS)
     fail("cuda: the kernel {} does not compile:\n{}\n{}", source.name, log_of(program.get()), source.text);
   size_t size = 0;
@@ -92,6 +98,7 @@ uint64_t surroundings(const std::string& architecture) {
   int major = 0, minor = 0;
   check(nvrtc().version(&major, &minor), "tell its version");
   uint64_t seed = hash(fmt::format("{} {}.{}", architecture, major, minor));
+  for (const char* option : kOptions) seed = hash(option, seed);
   for (const KernelFile& file : kernel_files()) seed = hash(file.text, hash(file.name, seed));
   return seed;
 }

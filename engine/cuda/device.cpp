@@ -46,6 +46,27 @@ double measure_peak_flops(Gpu& gpu, DType dtype) {
   return best;
 }
 
+// Launches of which the first run is as they are, and all later ones are a recording. Libraries load what a
+// product needs when they first do it, which a recording is no place for; and while the GPU is busy with that
+// run, recording costs nothing.
+class Recorded {
+ public:
+  Recorded(std::shared_ptr<Gpu> gpu, std::vector<Launch> launches)
+      : gpu_(std::move(gpu)), launches_(std::move(launches)) {}
+
+  void run() {
+    if (recording_) return recording_();
+    for (const Launch& launch : launches_) launch();
+    recording_ = gpu_->record(launches_);
+    launches_.clear();
+  }
+
+ private:
+  std::shared_ptr<Gpu> gpu_;
+  std::vector<Launch> launches_;
+  Launch recording_;
+};
+
 // Looks for faults of the kernels when it has waited for them.
 class CheckedReadback : public Readback {
  public:
@@ -81,7 +102,14 @@ class GpuDevice : public Device {
   }
 
   DeviceMemory memory() const override { return has_gpu() ? gpu().memory() : DeviceMemory{}; }
-  double peak_flops(DType dtype) const override { return has_gpu() ? measure_peak_flops(gpu(), dtype) : 0; }
+  double peak_flops(DType dtype) const override {
+    if (!has_gpu()) return 0;
+    try {
+      return measure_peak_flops(gpu(), dtype);
+    } catch (const Error&) {
+      return 0;  // a run may have left too little memory for it; what else is wrong shows in its next step
+    }
+  }
   bool shares_host_memory() const override { return false; }
   Buffer allocate(int64_t bytes) const override { return gpu().allocate(bytes); }
   void write(std::byte* to, std::span<const std::byte> from) const override { gpu().write(to, from); }
@@ -116,7 +144,9 @@ class GpuDevice : public Device {
     return launches;
   }
 
-  Launch record(std::vector<Launch> launches) const override { return gpu().record(std::move(launches)); }
+  Launch record(std::vector<Launch> launches) const override {
+    return [recorded = std::make_shared<Recorded>(shared_gpu(), std::move(launches))] { recorded->run(); };
+  }
 
  private:
   // Looks at these whenever the device has been waited for, for as long as the launch lives.

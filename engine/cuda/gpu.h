@@ -75,14 +75,15 @@ class Gpu {
   // Appends a launch to the stream.
   virtual void launch(const CompiledKernel& kernel, const LaunchShape& shape,
                       std::span<const std::byte> params) = 0;
-  // Whether product() can do it: both operands f32 or both bf16, one of their two strides 1 (f32 operands are
-  // multiplied as such: no TF32).
+  // Whether product() can do it: both operands f32 and so the result, or both bf16 and the result either; one
+  // of the operands' two strides 1 (f32 operands are multiplied as such: no TF32).
   static bool multiplies(const Product& product);
   // The product of matrices at these addresses, its algorithm chosen now. `workspace` holds kProductWorkspace
-  // bytes of the device's memory.
+  // bytes of the device's memory, at a multiple of 256.
   virtual Launch product(const Product& product, const void* a, const void* b, void* c, void* workspace) = 0;
 
-  // One launch for many: what they put on the stream is recorded once and replayed as a whole.
+  // One launch for many: what they put on the stream is recorded once, here, and replayed as a whole. Each of
+  // them must have run before.
   virtual Launch record(std::vector<Launch> launches) = 0;
   // Waits for everything on the stream; throws Error if anything of it failed.
   virtual void synchronize() = 0;

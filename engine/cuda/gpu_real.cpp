@@ -3,7 +3,10 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
+#include <exception>
+#include <map>
 #include <mutex>
 
 #include "cuda/compiler.h"
@@ -28,8 +31,10 @@ cudaDeviceProp open_gpu(int ordinal) {
   if (result == cudaErrorInsufficientDriver) {
     check(cudaDriverGetVersion(&driver), "ask for the driver's version");
     require(driver != 0, "cuda: there is no NVIDIA driver on this machine: use --device cpu");
-    fail("cuda: the driver knows CUDA {}, this program needs {}: update the driver, or use --device cpu",
-         version_text(driver), version_text(CUDART_VERSION));
+    fail(
+        "cuda: the driver knows CUDA {}, this program needs {}: update the driver, build this with a "
+        "toolkit of that version, or use --device cpu",
+        version_text(driver), version_text(CUDART_VERSION));
   }
   require(result != cudaErrorNoDevice && (result != cudaSuccess || count > 0),
           "cuda: there is no GPU on this machine: use --device cpu");
@@ -99,32 +104,35 @@ class PinnedReadback : public Readback {
   Event read_ = make_event();  // marks the last copy
 };
 
-// Page-locked memory that small writes pass through, so that the host need not wait until the stream comes to
-// them. Its parts are filled one after another; one is filled anew when its last copy is done.
+// Page-locked memory that writes pass through, so that the host need not wait until the stream comes to them.
+// Its parts are filled one after another; one is filled anew when its last copy is done.
 class Staging {
  public:
-  static constexpr size_t kLargest = 1 << 20;
-
   explicit Staging(Stream stream)
-      : stream_(std::move(stream)), memory_(host_memory(static_cast<int64_t>(kParts * kLargest))) {
+      : stream_(std::move(stream)), memory_(host_memory(static_cast<int64_t>(kParts * kPartBytes))) {
     for (Event& event : sent_) event = make_event();
   }
   ~Staging() { cudaStreamSynchronize(stream_.get()); }
   Staging(const Staging&) = delete;
   Staging& operator=(const Staging&) = delete;
 
-  // At most kLargest bytes.
   void write(std::byte* to, std::span<const std::byte> from) {
     const std::lock_guard lock(mutex_);
-    if (used_ + from.size() > kLargest) take_next_part();
-    std::byte* const place = memory_.get() + part_ * kLargest + used_;
+    for (; from.size() > kPartBytes; from = from.subspan(kPartBytes), to += kPartBytes)
+      write_piece(to, from.first(kPartBytes));
+    write_piece(to, from);
+  }
+
+ private:
+  static constexpr size_t kParts = 4, kPartBytes = 1 << 20;
+
+  void write_piece(std::byte* to, std::span<const std::byte> from) {
+    if (used_ + from.size() > kPartBytes) take_next_part();
+    std::byte* const place = memory_.get() + part_ * kPartBytes + used_;
     std::copy(from.begin(), from.end(), place);
     check(cudaMemcpyAsync(to, place, from.size(), cudaMemcpyHostToDevice, stream_.get()), "write to the GPU");
     used_ += from.size();
   }
-
- private:
-  static constexpr size_t kParts = 4;
 
   void take_next_part() {
     check(cudaEventRecord(sent_[part_].get(), stream_.get()), "mark a write");
@@ -142,7 +150,8 @@ class Staging {
 
 class LoadedKernel : public CompiledKernel {
  public:
-  LoadedKernel(const KernelSource& source, const std::string& code) : name_(source.name) {
+  LoadedKernel(const KernelSource& source, const std::string& code, Stream stream)
+      : name_(source.name), stream_(std::move(stream)) {
     check(cudaLibraryLoadData(&library_, code.data(), nullptr, nullptr, 0, nullptr, nullptr, 0),
           "load the kernel " + name_);
     check(cudaLibraryGetKernel(&kernel_, library_, name_.c_str()), "find the kernel " + name_);
@@ -151,7 +160,10 @@ class LoadedKernel : public CompiledKernel {
   }
   LoadedKernel(const LoadedKernel&) = delete;
   LoadedKernel& operator=(const LoadedKernel&) = delete;
-  ~LoadedKernel() override { cudaLibraryUnload(library_); }
+  ~LoadedKernel() override {
+    cudaStreamSynchronize(stream_.get());  // it may be running
+    cudaLibraryUnload(library_);
+  }
 
   const void* function() const { return reinterpret_cast<const void*>(kernel_); }
   const std::string& name() const { return name_; }
@@ -167,9 +179,10 @@ class LoadedKernel : public CompiledKernel {
 
  private:
   std::string name_;
+  Stream stream_;
   cudaLibrary_t library_ = nullptr;
   cudaKernel_t kernel_ = nullptr;
-  mutable uint32_t shared_allowed_ = 48 << 10;
+  mutable std::atomic<uint32_t> shared_allowed_ = 48 << 10;
 };
 
 class RealGpu : public Gpu {
@@ -207,13 +220,12 @@ class RealGpu : public Gpu {
   }
 
   void write(std::byte* to, std::span<const std::byte> from) override {
-    if (from.size() <= Staging::kLargest) return staging_.write(to, from);
-    // Of pageable memory: it has been read when the call returns.
-    check(cudaMemcpyAsync(to, from.data(), from.size(), cudaMemcpyHostToDevice, stream_.get()),
-          "write to the GPU");
+    use();
+    staging_.write(to, from);
   }
 
   void read(std::span<std::byte> to, const std::byte* from) override {
+    use();
     check(cudaMemcpyAsync(to.data(), from, to.size(), cudaMemcpyDeviceToHost, stream_.get()),
           "read from the GPU");
     synchronize();
@@ -226,15 +238,26 @@ class RealGpu : public Gpu {
 
   std::vector<std::shared_ptr<const CompiledKernel>> compile(std::span<const KernelSource> sources) override {
     use();
-    const std::vector<std::string> codes = compile_kernels(sources, architecture_);
+    const std::lock_guard lock(loaded_mutex_);
     std::vector<std::shared_ptr<const CompiledKernel>> kernels;
-    for (size_t i = 0; i < sources.size(); ++i)
-      kernels.push_back(std::make_shared<LoadedKernel>(sources[i], codes[i]));
+    std::vector<KernelSource> missing;
+    for (const KernelSource& source : sources) {
+      kernels.push_back(loaded_[source.name].lock());
+      if (!kernels.back()) missing.push_back(source);
+    }
+    const std::vector<std::string> codes = compile_kernels(missing, architecture_);
+    size_t next = 0;
+    for (std::shared_ptr<const CompiledKernel>& kernel : kernels) {
+      if (kernel) continue;
+      kernel = std::make_shared<LoadedKernel>(missing[next], codes[next], stream_);
+      loaded_[missing[next++].name] = kernel;
+    }
     return kernels;
   }
 
   void launch(const CompiledKernel& compiled, const LaunchShape& shape,
               std::span<const std::byte> params) override {
+    use();
     const auto& kernel = static_cast<const LoadedKernel&>(compiled);
     kernel.allow_shared(shape.shared_bytes);
     void* arguments[] = {const_cast<std::byte*>(params.data())};
@@ -249,14 +272,9 @@ class RealGpu : public Gpu {
 
   Launch record(std::vector<Launch> launches) override {
     use();
-    check(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeRelaxed), "begin to record");
-    for (const Launch& launch : launches) launch();
-    cudaGraph_t recorded = nullptr;
-    check(cudaStreamEndCapture(stream_.get(), &recorded), "record the steps");
+    const std::shared_ptr<CUgraph_st> recorded = capture(launches);
     cudaGraphExec_t made = nullptr;
-    const cudaError_t result = cudaGraphInstantiate(&made, recorded, 0);
-    cudaGraphDestroy(recorded);
-    check(result, "make a graph of the steps");
+    check(cudaGraphInstantiate(&made, recorded.get(), 0), "make a graph of the steps");
     const std::shared_ptr<CUgraphExec_st> graph(made, [](cudaGraphExec_t g) { cudaGraphExecDestroy(g); });
     // The launches own the kernels that the graph refers to.
     return [graph, launches = std::move(launches), stream = stream_] {
@@ -279,12 +297,33 @@ class RealGpu : public Gpu {
   // The runtime keeps a current device per thread.
   void use() const { check(cudaSetDevice(ordinal_), "take the GPU"); }
 
+  // A recording ends whatever the launches throw: until then the stream can do nothing else.
+  std::shared_ptr<CUgraph_st> capture(const std::vector<Launch>& launches) const {
+    check(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeRelaxed), "begin to record");
+    std::exception_ptr failure;
+    try {
+      for (const Launch& launch : launches) launch();
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    cudaGraph_t recorded = nullptr;
+    const cudaError_t result = cudaStreamEndCapture(stream_.get(), &recorded);
+    std::shared_ptr<CUgraph_st> graph(recorded, [](cudaGraph_t g) {
+      if (g != nullptr) cudaGraphDestroy(g);
+    });
+    if (failure) std::rethrow_exception(failure);
+    check(result, "record the steps");
+    return graph;
+  }
+
   int ordinal_;
   GpuKind kind_;
   std::string architecture_;
   Stream stream_;
   Staging staging_;
   Cublas cublas_;
+  std::mutex loaded_mutex_;
+  std::map<std::string, std::weak_ptr<const CompiledKernel>> loaded_;  // by name
 };
 
 }  // namespace

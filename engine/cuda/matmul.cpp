@@ -34,7 +34,10 @@ bool Gpu::multiplies(const Product& p) {
     const bool by_columns = (m.row_stride == 1 || rows == 1) && (m.col_stride >= rows || columns == 1);
     return by_rows || by_columns;
   };
-  return p.a.dtype == p.b.dtype && is_dense(p.a, p.m, p.k) && is_dense(p.b, p.k, p.n);
+  const bool is_wide = p.a.dtype == DType::f32 && p.c.dtype == DType::f32,
+             is_narrow = p.a.dtype == DType::bf16 && (p.c.dtype == DType::f32 || p.c.dtype == DType::bf16);
+  return p.a.dtype == p.b.dtype && (is_wide || is_narrow) && is_dense(p.a, p.m, p.k) &&
+         is_dense(p.b, p.k, p.n);
 }
 
 int64_t matmul_workspace(const Graph& graph, const Node& node) {

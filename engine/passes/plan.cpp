@@ -18,8 +18,11 @@ namespace nf {
 namespace {
 
 constexpr int64_t kAlignment = 64;
+constexpr int64_t kWorkspaceAlignment = 256;  // as the GPU's library wants its scratch
 
-int64_t align(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+int64_t align(int64_t bytes, int64_t alignment = kAlignment) {
+  return (bytes + alignment - 1) / alignment * alignment;
+}
 
 // Free ranges of the arena, merged with their neighbours.
 class Arena {
@@ -96,7 +99,7 @@ class Planner {
     find_assignments();
     find_concats();
     for (size_t i = 0; i < order_.size(); ++i) place_node(static_cast<int32_t>(i));
-    plan_.activation_bytes = arena_.end();
+    plan_.activation_bytes = align(arena_.end(), kWorkspaceAlignment);
     for (const Plan::Step& step : plan_.steps)
       plan_.workspace_bytes = std::max(plan_.workspace_bytes, align(step.workspace_bytes));
     return std::move(plan_);

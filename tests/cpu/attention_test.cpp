@@ -366,16 +366,22 @@ TEST_CASE("attention: every combination of masks, caps and dropout") {
 }
 
 TEST_CASE("attention: decoding") {
-  for (int64_t queries : {1, 3})
-    for (int64_t keys : {1, 5, 600, 3000})
-      for (int64_t length : {int64_t{1}, (keys + 1) / 2, keys}) {
-        Case t{config(1, queries, keys, 8, 2, 64, 64)};
-        t.config.causal = true;
-        t.length = length;
-        check_both(t);
-        t.config.window = 100;
-        check_both(t);
-      }
+  struct Heads {
+    int64_t all, of_keys, width;
+  };
+  for (const Heads& heads : {Heads{8, 2, 64}, Heads{4, 4, 64}, Heads{4, 2, 24}, Heads{3, 3, 40}})
+    for (int64_t queries : {1, 3})
+      for (int64_t keys : {1, 5, 600, 3000})
+        for (int64_t length : {int64_t{1}, (keys + 1) / 2, keys}) {
+          Case t{config(1, queries, keys, heads.all, heads.of_keys, heads.width, heads.width)};
+          t.config.causal = true;
+          t.length = length;
+          check_both(t);
+          t.config.window = 100;
+          t.config.cap_type = CapType::soft;
+          t.config.cap = 0.8F;
+          check_both(t);
+        }
 }
 
 TEST_CASE("attention: keys past the length are never read") {

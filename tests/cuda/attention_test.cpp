@@ -2,9 +2,12 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 #include <list>
+#include <set>
 
+#include "cuda/library.h"
 #include "nf/executable.h"
 #include "nf/gradients.h"
 #include "nf/ops.h"
@@ -205,8 +208,48 @@ TEST_CASE("cuda: attention over several tiles") {
       {{.queries = 450, .keys = 450},
        {.queries = 300, .keys = 500, .options = {.window = 70}},
        {.batch = 2, .queries = 260, .keys = 390, .heads = 2, .options = {.causal = false}, .length = 345},
+       // Several lots per processor, of 192 rows.
+       {.queries = 420, .keys = 420, .heads = 4, .kv_heads = 4, .key_width = 64, .value_width = 48},
+       {.queries = 200, .keys = 390, .heads = 6, .kv_heads = 3, .options = {.window = 150}},
+       // Few lots of keys, which many queries see: a group's heads go to different ones.
+       {.queries = 1025, .keys = 70, .heads = 3, .kv_heads = 1, .options = {.causal = false}},
+       // More tiles than buffers, which a warpgroup without rows must let pass one by one.
+       {.queries = 60, .keys = 500, .key_width = 128, .value_width = 128, .options = {.causal = false}},
        {.queries = 150, .keys = 200, .heads = 4, .kv_heads = 2, .key_width = 128, .value_width = 80}},
       {DType::bf16});
+}
+
+// A thread per lot writes which lot it takes to be.
+TEST_CASE("cuda: attention's lots are each taken once, those with least to do last") {
+  struct Params {
+    int32_t* out;
+    int32_t tiles, heads, section;
+  };
+  cuda::KernelLibrary library(cuda::emulated_gpu());
+  const cuda::KernelSource source{"lot_places", "lot_places_params", R"(#include "attention_sm90.cuh"
+struct lot_places_params { int* out; int tiles, heads, section; };
+extern "C" __global__ void lot_places(const __grid_constant__ lot_places_params p) {
+  for (int i = threadIdx.x; i < p.tiles * p.heads; i += 32) {
+    const nf::cuda::LotPlace place(i, p.tiles, p.heads, p.section);
+    p.out[i] = place.head * p.tiles + place.rank;
+  }
+})"};
+  const int32_t tiles = 5, heads = 14;
+  for (const int32_t section : {1, 4, 7, 14}) {
+    CAPTURE(section);
+    std::vector<int32_t> lots(tiles * heads, -1);
+    const Launch launch = library.launch(source, {.threads = 32}, Params{lots.data(), tiles, heads, section});
+    library.compile();
+    launch();
+    CHECK(std::set<int32_t>(lots.begin(), lots.end()).size() == lots.size());
+    for (size_t i = 1; i < lots.size(); ++i) {
+      const int32_t head = lots[i] / tiles, rank = lots[i] % tiles, before = lots[i - 1] % tiles;
+      CHECK((head >= 0 && head < heads));
+      CHECK(std::abs(rank - before) <= 1);  // as much to do as the one before, almost
+      CHECK(head / section >= lots[i - 1] / tiles / section);
+    }
+    CHECK(lots.back() % tiles == tiles - 1);
+  }
 }
 
 TEST_CASE("cuda: attention does not hide what is not a number") {

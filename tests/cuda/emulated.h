@@ -53,6 +53,7 @@ void nf_emulated_begin_phases(uint64_t* barrier, int arrivals);
 void nf_emulated_arrive(uint64_t* barrier, bool after_copies);
 void nf_emulated_wait_phase(const uint64_t* barrier, uint32_t parity);
 void nf_emulated_sync_threads(int barrier, int threads);
+void nf_emulated_arrive_threads(int barrier, int threads);
 uint16_t nf_emulated_to_f16(float x);
 float nf_emulated_from_f16(uint16_t bits);
 }
@@ -305,6 +306,7 @@ inline void arrive(uint64_t* barrier) { nf_emulated_arrive(barrier, false); }
 inline void arrive_after_copies(uint64_t* barrier) { nf_emulated_arrive(barrier, true); }
 inline void wait_phase(uint64_t* barrier, uint32_t parity) { nf_emulated_wait_phase(barrier, parity); }
 inline void sync_threads(int barrier, int threads) { nf_emulated_sync_threads(barrier, threads); }
+inline void arrive_threads(int barrier, int threads) { nf_emulated_arrive_threads(barrier, threads); }
 template <int registers>
 void take_registers() {}
 template <int registers>

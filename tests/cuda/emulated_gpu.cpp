@@ -5,14 +5,16 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <deque>
+#include <exception>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "cuda/kernel_files.h"
 #include "nf/error.h"
 #include "nf/file.h"
-#include "runtime/immediate_readback.h"
 #include "tests/cuda/emulator.h"
 #include "tests/support/folder.h"
 
@@ -122,7 +124,8 @@ void multiply(const Product& p, const void* a, const void* b, void* c) {
                  element(b, p.b.dtype, batch * p.b.batch_stride + k * p.b.row_stride + j * p.b.col_stride);
         const int64_t at = batch * p.c.batch_stride + i * p.c.row_stride + j * p.c.col_stride;
         if (p.c.dtype == DType::bf16) {
-          static_cast<bf16*>(c)[at] = to_bf16(sum);
+          bf16& to = static_cast<bf16*>(c)[at];
+          to = to_bf16(p.accumulate ? to_float(to) + sum : sum);
         } else {
           float& to = static_cast<float*>(c)[at];
           to = p.accumulate ? to + sum : sum;
@@ -130,26 +133,121 @@ void multiply(const Product& p, const void* a, const void* b, void* c) {
       }
 }
 
+// What has been asked for: done at once, or when it is waited for. A failure stays, as a GPU's does, until
+// somebody has been told.
+class EmulatedStream {
+ public:
+  explicit EmulatedStream(bool is_late) : is_late_(is_late) {}
+
+  void put(std::function<void()> work) {
+    if (recording_) return recording_->push_back(std::move(work));
+    queue_.push_back(std::move(work));
+    ++asked_;
+    if (!is_late_) wait(asked_);
+  }
+  int64_t asked() const { return asked_; }
+
+  // Does the first so many.
+  void run(int64_t count) {
+    for (; done_ < count; ++done_) {
+      const std::function<void()> work = std::move(queue_.front());
+      queue_.pop_front();
+      try {
+        if (!failure_) work();
+      } catch (...) {
+        failure_ = std::current_exception();
+      }
+    }
+  }
+  void wait(int64_t count) {
+    run(count);
+    if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
+  }
+
+  bool is_recording() const { return recording_.has_value(); }
+  void refuse_amid_recording(std::string_view what) const {
+    require(!is_recording(), "emulator: {} amid a recording", what);
+  }
+  std::vector<std::function<void()>> record(const std::vector<Launch>& launches) {
+    refuse_amid_recording("another recording");
+    recording_.emplace();
+    try {
+      for (const Launch& launch : launches) launch();
+    } catch (...) {
+      recording_.reset();
+      throw;
+    }
+    std::vector<std::function<void()>> works = std::move(*recording_);
+    recording_.reset();
+    return works;
+  }
+
+ private:
+  bool is_late_;
+  std::deque<std::function<void()>> queue_;
+  std::optional<std::vector<std::function<void()>>> recording_;
+  std::exception_ptr failure_;
+  int64_t asked_ = 0, done_ = 0;
+};
+
+class EmulatedReadback : public Readback {
+ public:
+  EmulatedReadback(std::shared_ptr<EmulatedStream> stream, int64_t bytes)
+      : stream_(std::move(stream)), memory_(static_cast<size_t>(bytes)) {}
+  ~EmulatedReadback() override { stream_->run(last_); }
+  EmulatedReadback(const EmulatedReadback&) = delete;
+  EmulatedReadback& operator=(const EmulatedReadback&) = delete;
+
+  void read(int64_t at, int64_t bytes, const std::byte* from) override {
+    stream_->refuse_amid_recording("a read");
+    stream_->put([to = memory_.data() + at, bytes, from] { std::copy_n(from, bytes, to); });
+    last_ = stream_->asked();
+  }
+  std::span<const std::byte> wait() override {
+    stream_->wait(last_);
+    return memory_;
+  }
+
+ private:
+  std::shared_ptr<EmulatedStream> stream_;
+  std::vector<std::byte> memory_;
+  int64_t last_ = 0;
+};
+
 class EmulatedGpu : public Gpu {
  public:
-  EmulatedGpu(GpuKind kind, std::optional<Order> order) : kind_(kind), order_(order) {}
+  EmulatedGpu(GpuKind kind, std::optional<Order> order, std::shared_ptr<EmulatedStream> stream)
+      : kind_(kind), order_(order), stream_(std::move(stream)) {}
+  ~EmulatedGpu() override { stream_->run(stream_->asked()); }
+  EmulatedGpu(const EmulatedGpu&) = delete;
+  EmulatedGpu& operator=(const EmulatedGpu&) = delete;
 
   GpuKind kind() const override { return kind_; }
-  Buffer allocate(int64_t bytes) override { return allocate_host_memory(bytes); }
-  Buffer allocate_shared(int64_t bytes) override { return allocate_host_memory(bytes); }
+  // Memory is freed when all is done that has been asked for.
+  Buffer allocate(int64_t bytes) override {
+    stream_->refuse_amid_recording("an allocation");
+    const Buffer memory = allocate_host_memory(bytes + kAlignment);
+    const auto address = reinterpret_cast<uintptr_t>(memory.get());
+    std::byte* const aligned = memory.get() + (kAlignment - address % kAlignment) % kAlignment;
+    return {aligned, [memory, stream = stream_](std::byte*) { stream->run(stream->asked()); }};
+  }
+  Buffer allocate_shared(int64_t bytes) override { return allocate(bytes); }
   DeviceMemory memory() override { return {}; }
   void write(std::byte* to, std::span<const std::byte> from) override {
-    std::copy(from.begin(), from.end(), to);
+    stream_->refuse_amid_recording("a write");
+    stream_->put(
+        [to, bytes = std::vector(from.begin(), from.end())] { std::copy(bytes.begin(), bytes.end(), to); });
   }
   void read(std::span<std::byte> to, const std::byte* from) override {
+    synchronize();
     std::copy_n(from, to.size(), to.data());
   }
   std::unique_ptr<Readback> readback(int64_t bytes) override {
-    return std::make_unique<ImmediateReadback>(
-        bytes, [this](std::span<std::byte> to, const std::byte* from) { read(to, from); });
+    return std::make_unique<EmulatedReadback>(stream_, bytes);
   }
 
   std::vector<std::shared_ptr<const CompiledKernel>> compile(std::span<const KernelSource> sources) override {
+    stream_->refuse_amid_recording("a kernel loaded");
     std::vector<std::shared_ptr<const CompiledKernel>> result;
     for (const KernelSource& source : sources) result.push_back(host_compiler().add(source));
     return result;
@@ -157,32 +255,50 @@ class EmulatedGpu : public Gpu {
 
   void launch(const CompiledKernel& kernel, const LaunchShape& shape,
               std::span<const std::byte> params) override {
-    thread_local size_t launches = 0;
-    emulate(host_compiler().ready(static_cast<const HostKernel&>(kernel)), shape, params.data(), kind_,
-            order_.value_or(kOrders.at(launches++ % kOrders.size())));
+    stream_->put([&host = static_cast<const HostKernel&>(kernel), shape, kind = kind_, order = order_,
+                  bytes = std::vector(params.begin(), params.end())] {
+      thread_local size_t launches = 0;
+      emulate(host_compiler().ready(host), shape, bytes.data(), kind,
+              order.value_or(kOrders.at(launches++ % kOrders.size())));
+    });
   }
 
-  Launch product(const Product& product, const void* a, const void* b, void* c, void*) override {
-    return [product, a, b, c] { multiply(product, a, b, c); };
+  // The library loads what a product needs when it first does it.
+  Launch product(const Product& product, const void* a, const void* b, void* c, void* workspace) override {
+    stream_->refuse_amid_recording("the choice of an algorithm");
+    require(reinterpret_cast<uintptr_t>(workspace) % kAlignment == 0, "emulator: a product's scratch at {}",
+            workspace);
+    return [=, stream = stream_, is_loaded = std::make_shared<bool>(false)] {
+      require(*is_loaded || !stream->is_recording(), "emulator: a product's first launch amid a recording");
+      *is_loaded = true;
+      stream->put([=] { multiply(product, a, b, c); });
+    };
   }
 
   Launch record(std::vector<Launch> launches) override {
-    return [launches = std::move(launches)] {
-      for (const Launch& launch : launches) launch();
+    return [works = stream_->record(launches), stream = stream_] {
+      for (const std::function<void()>& work : works) stream->put(work);
     };
   }
-  void synchronize() override {}
+  void synchronize() override {
+    stream_->refuse_amid_recording("to wait");
+    stream_->wait(stream_->asked());
+  }
 
  private:
+  static constexpr int64_t kAlignment = 256;
+
   GpuKind kind_;
   std::optional<Order> order_;
+  std::shared_ptr<EmulatedStream> stream_;
 };
 
 // Leaves garbage wherever nothing should be relied on: in an executable's arena when it is loaded, in its
 // scratch memory before every step.
 class UntidyDevice : public Device {
  public:
-  explicit UntidyDevice(std::shared_ptr<const Device> device) : device_(std::move(device)) {}
+  UntidyDevice(std::shared_ptr<const Device> device, std::shared_ptr<EmulatedStream> stream)
+      : device_(std::move(device)), stream_(std::move(stream)) {}
 
   std::string_view name() const override { return device_->name(); }
   bool supports(const Graph& graph, const Node& node) const override {
@@ -203,12 +319,11 @@ class UntidyDevice : public Device {
 
   std::vector<Launch> load(const BoundPlan& bound) const override {
     const int64_t scratch = std::min(bound.plan.arena_bytes() - bound.plan.activation_bytes, kMostScratch);
-    std::fill_n(bound.arena, bound.plan.activation_bytes, kGarbage);
+    litter(bound.arena, bound.plan.activation_bytes);
     std::vector<Launch> launches = device_->load(bound);
-    if (scratch <= 0) return launches;
     for (Launch& launch : launches)
-      launch = [launch = std::move(launch), at = bound.workspace(), scratch] {
-        std::fill_n(at, scratch, kGarbage);
+      launch = [this, launch = std::move(launch), at = bound.workspace(), scratch] {
+        litter(at, scratch);
         launch();
       };
     return launches;
@@ -218,18 +333,28 @@ class UntidyDevice : public Device {
   static constexpr std::byte kGarbage{0xFF};          // NaNs
   static constexpr int64_t kMostScratch = 256 << 10;  // products have far more, which nothing here touches
 
+  void litter(std::byte* at, int64_t bytes) const {
+    if (bytes > 0) stream_->put([=] { std::fill_n(at, bytes, kGarbage); });
+  }
+
   std::shared_ptr<const Device> device_;
+  std::shared_ptr<EmulatedStream> stream_;
 };
 
 }  // namespace
 
 std::shared_ptr<Gpu> emulated_gpu(GpuKind kind, std::optional<Order> order) {
-  return std::make_shared<EmulatedGpu>(kind, order);
+  return std::make_shared<EmulatedGpu>(kind, order, std::make_shared<EmulatedStream>(false));
+}
+std::shared_ptr<Gpu> late_gpu(GpuKind kind, std::optional<Order> order) {
+  return std::make_shared<EmulatedGpu>(kind, order, std::make_shared<EmulatedStream>(true));
 }
 
 std::shared_ptr<const Device> emulated_cuda_device(GpuKind kind, std::optional<Order> order) {
   if (std::getenv("NF_TEST_GPU") != nullptr) return cuda_device();
-  return std::make_shared<UntidyDevice>(gpu_device([kind, order] { return emulated_gpu(kind, order); }));
+  const auto stream = std::make_shared<EmulatedStream>(true);
+  return std::make_shared<UntidyDevice>(
+      gpu_device([=] { return std::make_shared<EmulatedGpu>(kind, order, stream); }), stream);
 }
 
 }  // namespace nf::cuda

@@ -81,6 +81,7 @@ static_assert(sizeof(Phases) == sizeof(uint64_t));
 struct CopiesToArrive {
   std::vector<Copy> copies;
   Phases* barrier;
+  uint32_t thread;
 };
 
 struct Fiber {
@@ -98,11 +99,16 @@ struct Fiber {
   uint64_t known = 0;                         // shared memory written by then its products may read
   const Phases* barrier = nullptr;            // at_phase: waits until the latest phase of `parity` is over
   uint32_t parity = 0;
-  int part_barrier = 0;
 
   bool can_go_on() const {
     return state == State::ready || (state == State::at_phase && barrier->phase % 2 != parity);
   }
+};
+
+// A barrier of some of a block's threads.
+struct PartBarrier {
+  uint32_t threads = 0, arrived = 0;
+  std::vector<uint32_t> waiting = {};
 };
 
 struct Warp {
@@ -184,12 +190,25 @@ class Block {
   }
 
   void part_barrier(int number, uint32_t threads) {
-    std::vector<uint32_t>& waiting = part_barriers_.at(static_cast<size_t>(number));
-    waiting.push_back(current_);
-    if (waiting.size() < threads) return wait(Fiber::State::at_part_barrier);
-    judge_.sync_part(waiting);
-    for (uint32_t thread : waiting) fibers_[thread]->state = Fiber::State::ready;
-    waiting.clear();
+    if (!count_at_part_barrier(number, threads, true)) wait(Fiber::State::at_part_barrier);
+  }
+  // Counts the thread; true when it is the last of `threads`.
+  bool count_at_part_barrier(int number, uint32_t threads, bool waits) {
+    PartBarrier& barrier = part_barriers_.at(static_cast<size_t>(number));
+    require(number > 0 && threads % kWarp == 0, "emulator: a barrier {} of {} threads", number, threads);
+    require(barrier.arrived == 0 || barrier.threads == threads,
+            "emulator: a barrier of {} threads that others count as {}", threads, barrier.threads);
+    barrier.threads = threads;
+    judge_.give(current_, &barrier);
+    if (waits) barrier.waiting.push_back(current_);
+    if (++barrier.arrived < threads) return false;
+    for (uint32_t thread : barrier.waiting) {
+      judge_.take(thread, &barrier);
+      fibers_[thread]->state = Fiber::State::ready;
+    }
+    judge_.forget(&barrier);
+    barrier = {};
+    return true;
   }
 
   // An access that is about to happen.
@@ -222,7 +241,7 @@ class Block {
     copies.insert(copies.end(), current().open_copies.begin(), current().open_copies.end());
     current().groups.clear();
     current().open_copies.clear();
-    copies_.push_back({std::move(copies), barrier});
+    copies_.push_back({std::move(copies), barrier, current_});
   }
 
   void land(const std::vector<Copy>& copies) {
@@ -287,8 +306,18 @@ class Block {
   }
 
   void finish() {
+    if (!failure_ && has_copies())
+      failure_ = std::make_exception_ptr(Error("emulator: a thread ends amid its copies"));
     current().state = Fiber::State::done;
     --alive_;
+  }
+
+  bool has_copies() {
+    return !current().open_copies.empty() ||
+           std::any_of(current().groups.begin(), current().groups.end(),
+                       [](const auto& group) { return !group.empty(); }) ||
+           std::any_of(copies_.begin(), copies_.end(),
+                       [&](const CopiesToArrive& c) { return c.thread == current_; });
   }
 
   void schedule() {
@@ -306,6 +335,8 @@ class Block {
       }
     }
     require(copies_.empty(), "emulator: a block ends amid its copies");
+    for (const PartBarrier& barrier : part_barriers_)
+      require(barrier.arrived == 0, "emulator: a block ends while a barrier waits for more threads");
   }
 
   // When nobody can go on, and not before, a thread's copies end that others wait for.
@@ -332,9 +363,9 @@ class Block {
   std::vector<uint32_t> turns_;
   std::vector<unsigned char> stacks_, memory_bytes_;
   SharedMemory memory_;
-  uint64_t clock_ = 0;                                     // counts landings
-  std::deque<CopiesToArrive> copies_;                      // under way
-  std::array<std::vector<uint32_t>, 16> part_barriers_{};  // threads that wait
+  uint64_t clock_ = 0;                 // counts landings
+  std::deque<CopiesToArrive> copies_;  // under way
+  std::array<PartBarrier, 16> part_barriers_{};
   uint32_t current_ = 0, count_ = 0, alive_ = 0, waiting_ = 0;
 };
 
@@ -475,6 +506,10 @@ void nf_emulated_wait_phase(const uint64_t* barrier, uint32_t parity) {
 
 void nf_emulated_sync_threads(int barrier, int threads) {
   nf::cuda::running->part_barrier(barrier, static_cast<uint32_t>(threads));
+}
+
+void nf_emulated_arrive_threads(int barrier, int threads) {
+  nf::cuda::running->count_at_part_barrier(barrier, static_cast<uint32_t>(threads), false);
 }
 
 uint16_t nf_emulated_to_f16(float x) { return nf::to_f16(x).bits; }

@@ -240,6 +240,44 @@ TEST_CASE("emulator: products that would be wrong on some GPU are errors") {
             .find("overwritten") != std::string::npos);
 }
 
+TEST_CASE("emulator: warpgroups take turns") {
+  // Each thread writes its warpgroup where the turn says; turns count through both.
+  std::vector<int32_t> in(1), out(8 * 128);
+  run("turns", R"(
+  __shared__ int turn;
+  const int mine = threadIdx.x / 128, thread = threadIdx.x % 128;
+  if (threadIdx.x == 0) turn = 0;
+  __syncthreads();
+  if (mine == 0) arrive_threads(2, 256);
+  for (int i = 0; i < 4; ++i) {
+    sync_threads(2 + mine, 256);
+    out[turn * 128 + thread] = mine;
+    sync_threads(1 + 3 * mine, 128);
+    if (thread == 0) ++turn;
+    arrive_threads(3 - mine, 256);
+  }
+  if (mine == 0) sync_threads(2, 256);)",
+      256, in, out, "int", "int");
+  for (size_t i = 0; i < out.size(); ++i) CHECK(out[i] == static_cast<int32_t>(i / 128 % 2));
+}
+
+TEST_CASE("emulator: barriers of some threads that would hang or mislead a GPU are errors") {
+  std::vector<int32_t> in(1), out(1);
+  CHECK_THROWS_AS(run("left_over", "  arrive_threads(1, 128);", 64, in, out, "int", "int"), Error);
+  CHECK_THROWS_AS(
+      run("two_counts", "  if (threadIdx.x < 32) arrive_threads(1, 64);\n  else sync_threads(1, 96);", 64, in,
+          out, "int", "int"),
+      Error);
+}
+
+TEST_CASE("emulator: a thread that ends before its copies do is an error") {
+  const std::vector<bf16> in = small_integers(8 * 32);
+  std::vector<float> out(1);
+  const std::string copy = "  copy_async(dynamic_shared() + 16 * threadIdx.x, in + 8 * threadIdx.x, true);";
+  CHECK_THROWS_AS(run("left_copies", copy, 32, in, out, "bf16", "float", 512), Error);
+  run("finished_copies", copy + "  commit_copies();  wait_copies<0>();", 32, in, out, "bf16", "float", 512);
+}
+
 TEST_CASE("emulator: a ring of buffers between warpgroups") {
   // One warpgroup copies 5 tiles of 64 rows into 2 buffers, the other adds them up.
   const std::vector<bf16> in = small_integers(5 * 64 * 64);
@@ -256,6 +294,7 @@ TEST_CASE("emulator: a ring of buffers between warpgroups") {
       load_panels(Tile{dynamic_shared() + ring.buffer * Tile::kBytes}, in, 64, 64 * tile, 64 * tile + 64, 64);
       ring.filled();
     }
+    ring.drain();
   } else {
     const int thread = threadIdx.x - 128;
     float sums[32] = {};

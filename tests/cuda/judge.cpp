@@ -58,15 +58,6 @@ void Judge::sync_warp(uint32_t first, uint32_t lanes) {
   for (uint32_t thread = first; thread < first + lanes; ++thread) known_[thread] = all;
 }
 
-void Judge::sync_part(const std::vector<uint32_t>& threads) {
-  Clock all(time_.size());
-  for (uint32_t thread : threads) keep_later(all, knowledge(thread));
-  for (uint32_t thread : threads) {
-    learn(thread, all);
-    ++time_[thread];
-  }
-}
-
 void Judge::give(uint32_t thread, const void* where) {
   Clock& clock = given_[where];
   clock.resize(time_.size());

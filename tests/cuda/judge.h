@@ -24,10 +24,10 @@ class Judge {
   // What orders the threads.
   void barrier() { ++era_; }
   void sync_warp(uint32_t first, uint32_t lanes);
-  void sync_part(const std::vector<uint32_t>& threads);
   // The thread gives what it knows to those who take it there later.
   void give(uint32_t thread, const void* where);
   void take(uint32_t thread, const void* where);
+  void forget(const void* where) { given_.erase(where); }
 
   // What is wrong with that access, or nothing. Shared memory must have been written before it is read.
   const char* access(uint32_t thread, const void* address, uint32_t bytes, Access kind, bool is_shared);

@@ -118,7 +118,11 @@ TEST_CASE("cuda: NVRTC compiles the kernels of the models' steps, and no thread 
     CAPTURE(architecture);
     std::map<std::string, cuda::KernelSource> kernels = kernels_of_models(kind);
     CHECK(kernels.size() > 50);
-    kernels.merge(kernels_of_attention(kind));
+    for (const int processors : {1, 132}) {  // many lots for each, and few
+      cuda::GpuKind other = kind;
+      other.processors = processors;
+      kernels.merge(kernels_of_attention(other));
+    }
 #if NF_HAVE_NVRTC
     std::vector<cuda::KernelSource> sources;
     for (const auto& [name, source] : kernels) sources.push_back(source);

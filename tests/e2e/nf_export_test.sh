@@ -51,6 +51,8 @@ refuse "'attention_type' is ngpt, and no class" nf-export -m "$work/ngpt" --to h
 refuse "no word for this model's 'attention_type'" nf-export -m "$work/diff" --to gguf --out "$work/x.gguf"
 refuse "no word for this model's 'sliding_window'" nf-export -m "$work/window" --to gguf --out "$work/x.gguf"
 refuse 'is not empty; nothing is overwritten' nf-export -m "$work/gqa" --to hf --out "$work/shards"
+refuse 'is there already; nothing is overwritten' nf-export -m "$work/gqa" --to gguf --out "$work/shards/config.json"
+refuse 'is there already; nothing is overwritten' nf-tokenize train --vocab-size 300 --data "$work/text.txt" --out "$work/text.txt"
 refuse '--out: .*: is a folder' nf-export -m "$work/gqa" --to gguf --out "$work/shards"
 refuse '--to must be one of hf, gguf' nf-export -m "$work/gqa" --to onnx --out "$work/x"
 refuse 'say what for' nf-export -m "$work/gqa" --out "$work/x"

@@ -176,7 +176,7 @@ TEST_CASE("plan: addresses are aligned, dense where they are made, and every rea
         wrong += place_of(planned, input).region != Place::Region::none || op == Op::constant ? 0 : 1;
       }
     CHECK(wrong == 0);
-    CHECK(planned.activation_bytes % 64 == 0);
+    CHECK(planned.activation_bytes % 256 == 0);
     int64_t hungriest = 0;
     for (const Plan::Step& step : planned.steps) hungriest = std::max(hungriest, step.workspace_bytes);
     CHECK(planned.workspace_bytes >= hungriest);
@@ -191,6 +191,6 @@ TEST_CASE("plan: as text") {
   const Value x = input(graph, "x", DType::f32, {4, 4}), w = state(graph, "w", DType::f32, {4, 4});
   graph.output("y", matmul(x, w));
   const std::string text = to_text(plan(graph, *cpu_device(1)));
-  CHECK(text.find("1 steps, activations 128 B") == 0);
+  CHECK(text.find("1 steps, activations 256 B") == 0);
   CHECK(text.find("matmul arena+0, state 0+0 -> arena+64  # net") != std::string::npos);
 }

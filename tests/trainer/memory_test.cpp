@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "tests/trainer/late_device.h"
 #include "tests/trainer/training_support.h"
 
 namespace nf {
@@ -37,6 +38,17 @@ TEST_CASE("the machine's memory") {
     CHECK(machine_memory(root.path).total == 3 * kGibi);
     CHECK(machine_memory(root.path).available == 0);
   }
+}
+
+TEST_CASE("a GPU's memory is not all for plans") {
+  struct SmallDevice : LateDevice {
+    DeviceMemory memory() const override { return {.total = 8 * kGibi, .available = free}; }
+    int64_t free = 0;
+  } device;
+  CHECK(memory_around(device).total == 8 * kGibi);
+  CHECK(memory_around(device).available == 0);
+  device.free = 8 * kGibi;
+  CHECK(memory_around(device).available == 8 * kGibi - kGibi / 4);
 }
 
 TEST_CASE("this machine's memory") {

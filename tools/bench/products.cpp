@@ -81,33 +81,52 @@ void bench_matmul(const Bench& bench, BenchReport& report) {
       }
 }
 
+namespace {
+
+struct AttentionShape {
+  int64_t batch, heads, key_heads, width, length, window;
+};
+constexpr AttentionShape kAttention[] = {
+    {1, 8, 2, 64, 1024, 0}, {1, 8, 2, 64, 1024, 256}, {1, 8, 2, 64, 4096, 0}, {1, 8, 2, 64, 4096, 256}};
+// So many that each of a GPU's processors has work.
+constexpr AttentionShape kManyHeads[] = {
+    {4, 16, 16, 64, 4096, 0}, {4, 16, 16, 128, 4096, 0}, {4, 16, 4, 128, 4096, 0}};
+
+std::unique_ptr<Executable> attention_of(Case& c, const AttentionShape& s, DType dtype, bool backward) {
+  const Value q = c.operand("q", dtype, {s.batch, s.length, s.heads, s.width});
+  const Value k = c.operand("k", dtype, {s.batch, s.length, s.key_heads, s.width});
+  const Value v = c.operand("v", dtype, {s.batch, s.length, s.key_heads, s.width});
+  const double scale = 1 / std::sqrt(static_cast<double>(s.width));
+  const Value y = attention(q, k, v, {.scale = scale, .window = s.window});
+  if (backward) {
+    const Value dy = c.operand("dy", dtype, y.shape());
+    const Value wrt[] = {q, k, v};
+    const Values d = gradients(sum(y * dy), wrt);
+    for (size_t i = 0; i < d.size(); ++i) c.graph.output(fmt::format("d{}", i), d[i]);
+  }
+  c.graph.output("y", y);
+  return c.compile();
+}
+
+}  // namespace
+
 void bench_attention(const Bench& bench, BenchReport& report) {
-  report.section(
-      "attention",
-      "causal, 8 heads of width 64 over 2 of keys and values; only work that the mask leaves counts",
-      kRateColumns);
-  constexpr DType kType = DType::bf16;
-  for (const int64_t length : {1024, 4096})
-    for (const int64_t window : {0, 256})
-      for (const bool backward : {false, true}) {
-        Case c(bench);
-        const Value q = c.operand("q", kType, {1, length, 8, 64}),
-                    k = c.operand("k", kType, {1, length, 2, 64});
-        const Value v = c.operand("v", kType, {1, length, 2, 64});
-        const Value y = attention(q, k, v, {.scale = 1 / std::sqrt(64.0), .window = window});
-        if (backward) {
-          const Value dy = c.operand("dy", kType, y.shape());
-          const Value wrt[] = {q, k, v};
-          const Values d = gradients(sum(y * dy), wrt);
-          for (size_t i = 0; i < d.size(); ++i) c.graph.output(fmt::format("d{}", i), d[i]);
-        }
-        c.graph.output("y", y);
-        const std::unique_ptr<Executable> executable = c.compile();
-        add_rate(bench, report,
-                 fmt::format("T {}{}, {}", length, window > 0 ? fmt::format(", window {}", window) : "",
-                             backward ? "forward + backward" : "forward"),
-                 kType, *executable, flops_of(*executable, "attention"));
-      }
+  report.section("attention",
+                 "causal, batch x heads / those of keys x width; only work that the mask leaves counts",
+                 kRateColumns);
+  std::vector<AttentionShape> shapes(std::begin(kAttention), std::end(kAttention));
+  if (!bench.device->shares_host_memory())
+    shapes.insert(shapes.end(), std::begin(kManyHeads), std::end(kManyHeads));
+  for (const AttentionShape& s : shapes)
+    for (const bool backward : {false, true}) {
+      Case c(bench);
+      const std::unique_ptr<Executable> executable = attention_of(c, s, DType::bf16, backward);
+      add_rate(bench, report,
+               fmt::format("{}x{}/{}x{} T {}{}, {}", s.batch, s.heads, s.key_heads, s.width, s.length,
+                           s.window > 0 ? fmt::format(" window {}", s.window) : "",
+                           backward ? "with backward" : "forward"),
+               DType::bf16, *executable, flops_of(*executable, "attention"));
+    }
 }
 
 namespace {

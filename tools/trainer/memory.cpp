@@ -22,6 +22,10 @@ int64_t& class_of(MemoryEstimate& memory, std::string_view state) {
 
 constexpr int64_t kKibi = 1024;
 
+// What a run on a GPU takes of it beside its plans: the code of kernels, its own and the library's, recorded
+// steps, and what is lost between allocations.
+constexpr int64_t kBesidePlans = int64_t{256} << 20;
+
 // The number after `key` in a file of lines "key 123 …"; with an empty key, the file's first number.
 std::optional<int64_t> number_in(const fs::path& file, std::string_view key = {}) {
   std::ifstream stream(file);
@@ -102,7 +106,7 @@ MachineMemory machine_memory(const fs::path& root) {
 MachineMemory memory_around(const Device& device) {
   if (device.shares_host_memory()) return machine_memory();
   const DeviceMemory memory = device.memory();
-  return {.total = memory.total, .available = memory.available};
+  return {.total = memory.total, .available = std::max<int64_t>(0, memory.available - kBesidePlans)};
 }
 
 std::optional<std::string> memory_shortage(const MemoryEstimate& needed, const ModelConfig& model,

@@ -10,21 +10,24 @@
 
 namespace nf::cuda {
 
-// A warp per row of out.
-template <typename T, int warps>
+// So many lanes per row of out (a power of two), which take `step` elements at a time.
+template <typename T, int warps, int lanes, int step>
 __device__ void attention_delta(const AttentionParams& p) {
   const int64_t rows = int64_t(p.batch) * p.heads * p.queries,
-                row = int64_t(blockIdx.x) * warps + threadIdx.x / 32;
-  if (row >= rows) return;
+                own_row = (int64_t(blockIdx.x) * warps * 32 + threadIdx.x) / lanes;
+  const int64_t row = own_row < rows ? own_row : rows - 1;  // of whose sum nothing comes
   const int query = int(row % p.queries), head = int(row / p.queries % p.heads),
             batch = int(row / p.queries / p.heads);
   const Rows<const T> out(p.out, batch, head), grad_out(p.grad_out, batch, head);
   const T *a = out.data + query * out.stride, *b = grad_out.data + query * grad_out.stride;
   float sum = 0;
-  for (int column = threadIdx.x % 32; column < p.value_width; column += 32)
-    sum += to_float(a[column]) * to_float(b[column]);
-  sum = warp_reduce<Sum>(sum);
-  if (threadIdx.x % 32 == 0) p.delta[row] = sum;
+  for (int column = threadIdx.x % lanes * step; column < p.value_width; column += lanes * step) {
+    const auto x = load_vector<step>(a + column), y = load_vector<step>(b + column);
+#pragma unroll
+    for (int i = 0; i < step; ++i) sum += to_float(x.items[i]) * to_float(y.items[i]);
+  }
+  sum = warp_reduce<Sum, lanes>(sum);
+  if (threadIdx.x % lanes == 0 && own_row < rows) p.delta[row] = sum;
 }
 
 // dK and dV of 16 keys per warp. blockIdx.x: (batch, kv head, tile of keys), those that are seen most first.

@@ -18,6 +18,7 @@ struct AttentionParams {
   float* logsumexp;                                   // [B, H, T], natural logarithm
   float* delta;                                       // backward: [B, H, T], sum over d_v of out * grad_out
   float *partial_out, *partial_logsumexp;             // [splits, B, H, T, d_v] and [splits, B, H, T]
+  float *partial_grad_k, *partial_grad_v;             // [B, K, parts, S, d_k] and the same of d_v
   const int32_t *q_documents, *k_documents;           // [B, T] and [B, S], or null
   const int32_t* length;                              // valid keys, or null: all
   const uint32_t* rng;                                // seed low, high, step, micro step; with dropout
@@ -26,6 +27,8 @@ struct AttentionParams {
   int32_t key_width, value_width;                 // d_k, d_v
   int32_t window;
   int32_t splits, split_keys;  // blockIdx.y's part of the keys, when there are several
+  int32_t key_parts;           // sm_90a: of a group's heads, whose gradients of keys are summed afterwards
+  int32_t section;             // sm_90a: heads whose lots follow one another, see LotPlace
   float scale, cap, dropout;
 };
 

@@ -25,7 +25,46 @@ struct Filler {
   static __device__ __forceinline__ void sync() { sync_threads(1, kThreads); }
 };
 
-// A lot of `rows` queries. They are numbered by (batch, head, tile of queries), those that see most first.
+// Where lot `number` stands. The heads of all batches are cut into sections of `section` heads, whose rows
+// the GPU's cache holds together while blocks walk over them again and again. A section's lots are in the
+// order of how much there is to do, over all of its heads, so that the rounds of for_each_lot give every
+// block as much; every other section begins with the least, where the one before ended. The last one ends
+// with it.
+struct LotPlace {
+  int head, rank;  // the lots of a head have ranks from 0, the one with most to do, on
+
+  __device__ __forceinline__ LotPlace(int number, int tiles, int heads, int section) {
+    const int at = number / tiles / section, sections = (heads + section - 1) / section,
+              first_head = at * section, width = min(section, heads - first_head),
+              place = number - first_head * tiles;
+    head = first_head + place % width;
+    rank = (sections - at) % 2 == 1 ? place / width : tiles - 1 - place / width;
+  }
+};
+
+// Warpgroups that take turns, all of them equally often: what one does between wait and pass no other does
+// meanwhile.
+template <int count>
+struct ReaderTurns {
+  static constexpr int kFirstBarrier = 2, kThreads = 2 * kWarpgroup;  // of who passes and who waits
+
+  // Of the block's warpgroups 1 to `count`.
+  static __device__ __forceinline__ int mine() { return int(threadIdx.x) / kWarpgroup - 1; }
+  static __device__ __forceinline__ void wait() { sync_threads(kFirstBarrier + mine(), kThreads); }
+  static __device__ __forceinline__ void pass() { pass_to(mine() + 1 == count ? 0 : mine() + 1); }
+  // The first turn is the first one's, and nobody takes the one that is left.
+  static __device__ __forceinline__ void begin() {
+    if (mine() == 0) pass_to(0);
+  }
+  static __device__ __forceinline__ void end() {
+    if (mine() == 0) wait();
+  }
+
+ private:
+  static __device__ __forceinline__ void pass_to(int next) { arrive_threads(kFirstBarrier + next, kThreads); }
+};
+
+// A lot of `rows` queries of a head.
 struct QueryLot {
   int batch, head, kv_head, first, rows;
 
@@ -34,10 +73,11 @@ struct QueryLot {
   }
   __device__ __forceinline__ QueryLot(const AttentionParams& p, int number, int rows) : rows(rows) {
     const int tiles = (p.queries + rows - 1) / rows;
-    batch = number / tiles / p.heads;
-    head = number / tiles % p.heads;
+    const LotPlace place(number, tiles, p.batch * p.heads, p.section);
+    batch = place.head / p.heads;
+    head = place.head % p.heads;
     kv_head = head / (p.heads / p.kv_heads);
-    first = (tiles - 1 - number % tiles) * rows;
+    first = (tiles - 1 - place.rank) * rows;  // the last see most
   }
 
   // Those that any of the lot sees; all threads of the filler call it.
@@ -50,6 +90,14 @@ struct QueryLot {
                : keys;
   }
 };
+
+// The same number, but the compiler does not know: what it made of the number before, it makes again rather
+// than keep it in registers meanwhile.
+__device__ __forceinline__ int anew(int number) {
+  uint32_t bits = number;
+  pin_register(bits);
+  return int(bits);
+}
 
 constexpr int whole_panels(int width) { return (width + 63) / 64 * 64; }
 

@@ -67,11 +67,16 @@ __device__ __forceinline__ void wait_copies() {
 
 namespace nf::cuda {
 
-// Columns 16 k to 16 k + 15 of a result, in c's layout, as the factor `a` of another product.
+// Eight columns of a result, in c's layout, as half of the factor `a` of another product.
+__device__ __forceinline__ void pack_half(uint32_t (&a)[4], const float (&c)[4], int half) {
+#pragma unroll
+  for (int i = 0; i < 2; ++i) a[2 * half + i] = pack_bf16(c[2 * i], c[2 * i + 1]);
+}
+// Columns 16 k to 16 k + 15.
 template <int tiles>
 __device__ __forceinline__ void pack_left(uint32_t (&a)[4], const float (&c)[tiles][4], int k) {
 #pragma unroll
-  for (int i = 0; i < 4; ++i) a[i] = pack_bf16(c[2 * k + i / 2][i % 2 * 2], c[2 * k + i / 2][i % 2 * 2 + 1]);
+  for (int half = 0; half < 2; ++half) pack_half(a, c[2 * k + half], half);
 }
 
 }  // namespace nf::cuda

@@ -137,6 +137,10 @@ __device__ __forceinline__ void wait_phase(uint64_t* barrier, uint32_t parity) {
 __device__ __forceinline__ void sync_threads(int barrier, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
+// Counts as one of them, and goes on.
+__device__ __forceinline__ void arrive_threads(int barrier, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
 // Gives the warpgroup so many registers per thread: takes from, or leaves to, those of the block's others.
 template <int registers>
 __device__ __forceinline__ void take_registers() {
@@ -294,6 +298,14 @@ struct Ring {
   __device__ __forceinline__ void filled() {
     arrive_after_copies(full());
     advance();
+  }
+
+  // All that was copied has been read: a thread stays until its copies are done.
+  __device__ __forceinline__ void drain() {
+    for (int i = 0; i < buffers; ++i) {
+      wait_empty();
+      advance();
+    }
   }
 
   // Then products may read it.

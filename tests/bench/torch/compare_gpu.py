@@ -106,10 +106,10 @@ def torch_tokens_per_second(variant, m, steps=20):
 
 
 def our_row(args, variant, m):
-    heads = dict(num_key_value_heads=m["kv_heads"]) if variant in ("gqa", "diff") else {}
     config = dict(attention_type=variant, vocab_size=m["vocab"], hidden_size=m["hidden"], intermediate_size=m["inner"],
-                  num_hidden_layers=m["layers"], num_attention_heads=m["heads"], max_position_embeddings=m["length"],
-                  training=dict(seq_len=m["length"], batch_size=m["batch"]), **heads)  # fmt: skip
+                  num_hidden_layers=m["layers"], num_attention_heads=m["heads"],
+                  num_key_value_heads=config_of(variant, m).num_key_value_heads, max_position_embeddings=m["length"],
+                  training=dict(seq_len=m["length"], batch_size=m["batch"]))  # fmt: skip
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(config, file)
         file.flush()
@@ -151,6 +151,12 @@ def check():
         assert abs(loss.item() - expected.item()) < 1e-4 and worst < 1e-3
 
 
+def save(card, rows):
+    with open(os.path.join(RESULTS, "gpu_steps.json"), "w") as file:
+        json.dump(dict(card=card, torch=torch.__version__, rows=rows), file, indent=1)
+        file.write("\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bin", default=os.path.join(HERE, "..", "..", "..", "build"))
@@ -179,9 +185,7 @@ def main():
         rows.append(result)
         print(f"{size:12s} {variant:8s} {result['ours']:10.0f} {result['torch']:10.0f} "
               f"{result['ours'] / result['torch']:6.2f} {100 * result['share_of_peak']:14.1f}%")  # fmt: skip
-    with open(os.path.join(RESULTS, "gpu_steps.json"), "w") as file:
-        json.dump(dict(card=card, torch=torch.__version__, rows=rows), file, indent=1)
-        file.write("\n")
+        save(card, rows)  # a run that is cut short leaves what it has measured
 
 
 if __name__ == "__main__":
