@@ -163,3 +163,17 @@ TEST_CASE("cuda: a NaN reaches the loss through every cap") {
     CHECK(std::isfinite(loss.data[1]));
   }
 }
+
+TEST_CASE("cuda: a logit of minus infinity counts as nothing") {
+  Graph graph;
+  graph.output("loss", linear_cross_entropy(input(graph, "hidden", DType::f32, {1, 4}),
+                                            input(graph, "weight", DType::f32, {5, 4}),
+                                            input(graph, "targets", DType::i32, {1}), {}));
+  Bindings inputs{{"hidden", {{1, 4}, {1e30, 0, 0, 0}}},
+                  {"weight", {{5, 4}, std::vector<double>(20, 0.0)}},
+                  {"targets", {{1}, {1}}}};
+  inputs["weight"].data[0] = -1e30;
+  Bindings state;
+  const Tensor loss = test::run_on(cuda::emulated_cuda_device(), graph, inputs, state)[0];
+  CHECK(loss.data[0] == doctest::Approx(std::log(4.0)));
+}

@@ -57,7 +57,7 @@ __device__ __forceinline__ void each_vector(const float* row, int columns, Body 
 
 // The sum of 2^(exponent) relative to the largest one, both kept up to date.
 struct OnlineSum {
-  float largest = -infinity(), sum = 0;
+  float largest = lowest(), sum = 0;  // finite, so that a logit of -infinity counts as nothing
 
   __device__ __forceinline__ void add(float x) {
     if (x > largest) {

@@ -24,6 +24,7 @@ constexpr unsigned kAllLanes = 0xFFFFFFFFu;
 
 // NVRTC has no <cmath>.
 __device__ __forceinline__ float infinity() { return __uint_as_float(0x7F800000u); }
+__device__ __forceinline__ float lowest() { return __uint_as_float(0xFF7FFFFFu); }
 __device__ __forceinline__ float not_a_number() { return __uint_as_float(0x7FC00000u); }
 
 // ---- narrow floats
