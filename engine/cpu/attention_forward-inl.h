@@ -256,12 +256,14 @@ class Forward {
     keys_ = pack_rows<Policy>(p_.k, batch_, key, head_, keys, c.key_width, s_.k_rows, p_.key_padded);
     values_ = pack_rows<Policy>(p_.v, batch_, key, head_, keys, c.value_width, s_.v_rows, p_.value_padded);
     if (!few_rows()) Policy::transpose(keys_, padded, key_cells(), s_.k_columns, kForwardKeys);
-    if (Policy::kPair == 2) pair_values(key, padded);
+    prepare_values(key, padded);
     // The rows of the next block are called a few at a time while this one is worked on.
-    const int64_t step = few_rows() ? 0 : smaller(kForwardKeys, div_up(kForwardKeys * kGroup, rows_));
+    const int64_t step = smaller(kForwardKeys, div_up(kForwardKeys * kGroup, rows_));
     for (int64_t row = 0, at = key; row < rows_; row += kGroup, at += step) {
-      call_next(p_.k, at, step, c.key_width);
-      call_next(p_.v, at, step, c.value_width);
+      if (!few_rows()) {
+        call_next(p_.k, at, step, c.key_width);
+        call_next(p_.v, at, step, c.value_width);
+      }
       group(row, smaller(kGroup, rows_ - row), key, keys);
     }
   }
@@ -277,14 +279,16 @@ class Forward {
     prefetch_rows(operand, batch_, row, head_, larger(0, smaller(count, high_ - row)), width);
   }
 
-  void pair_values(int64_t key, int64_t rows) {
+  // The values of the block as products take them.
+  void prepare_values(int64_t key, int64_t rows) {
     const int64_t step = few_rows() ? kGroup : rows;
     for (int64_t row = 0; row < rows; row += step) {
       if (few_rows()) call_next(p_.v, key + row, step, p_.config.value_width);
-      Policy::pair_rows({values_.cells + row * values_.row, values_.row}, p_.value_padded, step,
-                        s_.v_pairs + row / 2 * p_.value_padded);
+      if (Policy::kPair == 2)
+        Policy::pair_rows({values_.cells + row * values_.row, values_.row}, p_.value_padded, step,
+                          s_.v_pairs + row / 2 * p_.value_padded);
     }
-    values_ = {s_.v_pairs, p_.value_padded};
+    if (Policy::kPair == 2) values_ = {s_.v_pairs, p_.value_padded};
   }
 
   // Products of q with columns [first, last) of the block of keys -> scores.

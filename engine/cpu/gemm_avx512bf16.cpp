@@ -53,7 +53,7 @@ void pack_transposed(const uint16_t* panel, const PanelSource& s, int64_t used, 
     for (; k + 32 <= s.k; k += 32, out += 16 * pitch) {
       // Sixteen streams are more than the processor follows by itself: eight lines ahead along the row.
 #pragma GCC unroll 16
-      for (int row = 0; row < 16; ++row) _mm_prefetch(from + row * s.width_stride + k + 256, _MM_HINT_T0);
+      for (int row = 0; row < kLanes; ++row) _mm_prefetch(from + row * s.width_stride + k + 256, _MM_HINT_T0);
       load_block(from + k, s.width_stride, used - i, ~__mmask32{0}, v);
 #pragma GCC unroll 16
       for (int step = 0; step < 16; ++step) _mm512_storeu_si512(out + step * pitch, v[step]);

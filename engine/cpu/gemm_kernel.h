@@ -134,7 +134,7 @@ struct RowPointers {
 };
 
 // Calls the lines of a tile of c while the tile is computed, one in a step: all at once they would keep the
-// first steps' operands waiting. Calling the last of them again costs less than to ask whether it is done.
+// first steps' operands waiting. Calling some of them again costs less than to ask whether all are called.
 template <int kRows>
 struct TileLines {
   static constexpr int64_t kSteps = 16;  // for the first line of every row, and as many for the last one

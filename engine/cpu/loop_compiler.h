@@ -2,6 +2,8 @@
 // (loop_streams.cpp), values to instructions (loop_emit.cpp).
 #pragma once
 
+#include <cstdint>
+#include <span>
 #include <utility>
 #include <vector>
 

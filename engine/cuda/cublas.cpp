@@ -253,8 +253,9 @@ std::string cache_name(const Product& p, uint32_t alignment, const std::string& 
   const auto layout = [](const MatrixLayout& m) {
     return fmt::format("{} {} {} {}", name(m.dtype), m.row_stride, m.col_stride, m.batch_stride);
   };
-  const std::string text = fmt::format("{} {} {} {} {} {} {} {} {} {} {}", gpu, version, alignment, p.batch,
-                                       p.m, p.n, p.k, layout(p.a), layout(p.b), layout(p.c), p.accumulate);
+  const std::string text =
+      fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {}", gpu, version, kReductions, Gpu::kProductWorkspace,
+                  alignment, p.batch, p.m, p.n, p.k, layout(p.a), layout(p.b), layout(p.c), p.accumulate);
   return fmt::format("product-{:016x}", hash(text));
 }
 
@@ -269,6 +270,7 @@ std::optional<Choice> read_choice(const std::string& file) {
   Choice choice;
   if (bytes.size() != sizeof choice) return {};
   std::memcpy(&choice, bytes.data(), sizeof choice);
+  if (choice.workspace_bytes > Gpu::kProductWorkspace) return {};  // the file has been damaged
   return choice;
 }
 

@@ -48,7 +48,7 @@ double measure_peak_flops(Gpu& gpu, DType dtype) {
 
 // Launches of which the first run is as they are, and all later ones are a recording. Libraries load what a
 // product needs when they first do it, which a recording is no place for; and while the GPU is busy with that
-// run, recording costs nothing.
+// run, recording costs nothing. An Error of the recording comes when that run has been done.
 class Recorded {
  public:
   Recorded(std::shared_ptr<Gpu> gpu, std::vector<Launch> launches)

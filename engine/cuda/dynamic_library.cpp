@@ -18,7 +18,8 @@ namespace fs = std::filesystem;
 std::vector<fs::path> folders() {
   std::vector<fs::path> result{NF_CUDA_LIBRARIES};
   for (const char* variable : {"CUDA_HOME", "CUDA_PATH"})
-    if (const char* home = std::getenv(variable)) result.push_back(fs::path(home) / "lib64");
+    if (const char* home = std::getenv(variable); home != nullptr && *home != 0)
+      result.push_back(fs::path(home) / "lib64");
   result.emplace_back("/usr/local/cuda/lib64");
   const char* value = std::getenv("NF_CUDA_LIBRARIES");
   std::string more = value != nullptr ? value : "";

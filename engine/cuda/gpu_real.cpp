@@ -17,7 +17,8 @@
 namespace nf::cuda {
 namespace {
 
-constexpr int kOldestMajor = 8;  // sm_80: asynchronous copies and bf16 tensor cores
+constexpr int kOldestToolkit = 12080;  // as third_party/CMakeLists.txt asks for
+constexpr int kOldestMajor = 8;        // sm_80: asynchronous copies and bf16 tensor cores
 
 void check(cudaError_t result, std::string_view what) {
   if (result != cudaSuccess) fail("cuda: cannot {}: {}", what, cudaGetErrorString(result));
@@ -31,10 +32,9 @@ cudaDeviceProp open_gpu(int ordinal) {
   if (result == cudaErrorInsufficientDriver) {
     check(cudaDriverGetVersion(&driver), "ask for the driver's version");
     require(driver != 0, "cuda: there is no NVIDIA driver on this machine: use --device cpu");
-    fail(
-        "cuda: the driver knows CUDA {}, this program needs {}: update the driver, build this with a "
-        "toolkit of that version, or use --device cpu",
-        version_text(driver), version_text(CUDART_VERSION));
+    fail("cuda: the driver knows CUDA {}, this program needs {}: update the driver{}, or use --device cpu",
+         version_text(driver), version_text(CUDART_VERSION),
+         driver >= kOldestToolkit ? ", build this with a toolkit of that version" : "");
   }
   require(result != cudaErrorNoDevice && (result != cudaSuccess || count > 0),
           "cuda: there is no GPU on this machine: use --device cpu");

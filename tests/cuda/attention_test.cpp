@@ -220,7 +220,7 @@ TEST_CASE("cuda: attention over several tiles") {
 }
 
 // A thread per lot writes which lot it takes to be.
-TEST_CASE("cuda: attention's lots are each taken once, those with least to do last") {
+TEST_CASE("emulator: attention's lots are each taken once, those with least to do last") {
   struct Params {
     int32_t* out;
     int32_t tiles, heads, section;

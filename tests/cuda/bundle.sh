@@ -6,7 +6,7 @@
 #
 #   bundle.sh BUILD FOLDER
 set -euo pipefail
-build=$1 out=$2
+build=${1:?bundle.sh BUILD FOLDER} out=${2:?bundle.sh BUILD FOLDER}
 rm -rf "$out/bin" "$out/lib"
 mkdir -p "$out/bin" "$out/lib/c++"
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "nf/error.h"
+
 namespace nf::cuda {
 namespace {
 
@@ -41,6 +43,11 @@ Judge::Clock Judge::knowledge(uint32_t thread) const {
   return clock;
 }
 
+void Judge::advance(uint32_t thread) {
+  require(++time_[thread] != 0,
+          "emulator: a thread of a block meets others too often for the judge's clocks");
+}
+
 void Judge::learn(uint32_t thread, const Clock& clock) {
   known_[thread].resize(time_.size());
   keep_later(known_[thread], clock);
@@ -49,7 +56,8 @@ void Judge::learn(uint32_t thread, const Clock& clock) {
 void Judge::sync_warp(uint32_t first, uint32_t lanes) {
   Clock all;
   for (uint32_t thread = first; thread < first + lanes; ++thread) {
-    warp_time_[thread] = time_[thread]++;
+    warp_time_[thread] = time_[thread];
+    advance(thread);
     if (known_[thread].empty()) continue;
     all.resize(time_.size());
     keep_later(all, known_[thread]);
@@ -62,7 +70,7 @@ void Judge::give(uint32_t thread, const void* where) {
   Clock& clock = given_[where];
   clock.resize(time_.size());
   keep_later(clock, knowledge(thread));
-  ++time_[thread];
+  advance(thread);
 }
 
 void Judge::take(uint32_t thread, const void* where) {

@@ -58,6 +58,7 @@ class Judge {
   const char* access_word(Word& word, const Moment& now, uint8_t bytes, Access kind, bool is_shared);
   Clock knowledge(uint32_t thread) const;
   void learn(uint32_t thread, const Clock& clock);
+  void advance(uint32_t thread);
 
   uint32_t era_ = 0, launch_era_ = 0, block_era_ = 0;
   std::vector<uint16_t> time_, warp_time_;        // by thread: now, and at its warp's last barrier
