@@ -3,11 +3,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 
 #include "tests/cuda/emulated_gpu.h"
 #include "tests/support/golden.h"
 #include "tests/trainer/training_support.h"
 #include "tools/generate.h"
+#include "tools/trainer/memory.h"
 
 using namespace nf;
 
@@ -104,4 +106,34 @@ TEST_CASE("cuda: generation with caches gives the CPU's logits") {
       for (size_t i = 0; i < got.size(); ++i) CHECK(std::abs(got[i] - wanted[i]) < 1e-5F);
     }
   }
+}
+
+TEST_CASE("cuda: a run takes as much of the GPU's memory as was planned") {
+  if (std::getenv("NF_TEST_GPU") == nullptr) {
+    MESSAGE("skipped: without a GPU nothing is taken");
+    return;
+  }
+  const Folder folder;
+  const std::string file = folder.write("a.txt", small_text(200));
+  const std::shared_ptr<const Device> device = cuda::emulated_cuda_device();
+  train_on(device, AttentionType::gqa, file, ComputeType::bf16);  // libraries and kernels' code are no plan's
+  TrainSettings settings = small_settings(file);
+  settings.dtype = ComputeType::bf16;
+  const TrainingData data = load_training_data(settings);
+  ModelConfig model;
+  model.hidden_size = 1024;
+  model.intermediate_size = 4096;
+  model.num_hidden_layers = 12;
+  model.num_attention_heads = 16;
+  model.max_position_embeddings = 64;
+  model = with_vocabulary(resolve(model), *data.tokenizer);
+
+  const int64_t before = device->memory().available;
+  TrainingSession session(model, settings, false, device);
+  session.initialize();
+  session.launch(*training_batches(data, settings), 1, 3e-3);
+  session.finish();
+  const auto taken = static_cast<double>(before - device->memory().available);
+  const int64_t planned = estimate_memory(model, plan_options(model, settings, false), *device).least();
+  CHECK(taken == doctest::Approx(static_cast<double>(planned)).epsilon(0.02));
 }
