@@ -273,8 +273,9 @@ class Forward {
 
   int64_t key_cells() const { return div_up(p_.config.key_width, Policy::kPair); }
 
-  // Calls the rows that lie one block after [row, row + count).
-  void call_next(const Operand& operand, int64_t row, int64_t count, int64_t width) const {
+  // Calls the rows that lie one block after [row, row + count). Inline always: out of line it would seem to
+  // have no effect, and compilers leave out such calls.
+  HWY_INLINE void call_next(const Operand& operand, int64_t row, int64_t count, int64_t width) const {
     row += kForwardKeys;
     prefetch_rows(operand, batch_, row, head_, larger(0, smaller(count, high_ - row)), width);
   }
