@@ -15,8 +15,8 @@ constexpr int kWarp = 32, kMapThreads = 256, kRowThreads = 128, kColumnThreads =
 constexpr int64_t kWarpElements = 12, kBlockElements = 8, kMostElements = 16;
 // Blocks of a column reduction, how many rows are worth one, and how many columns a block can have.
 constexpr int64_t kColumnBlocks = 512, kRowsPerBlock = 16, kColumnTile = 256;
-// Bytes that a thread of a map reads at once, if it can, where a GPU full of threads has several rounds to
-// go: 64 KiB are under way on a processor then, which memory takes to run at full speed.
+// Bytes that a thread of a map reads at once, if it can, where there are enough threads even so: of a
+// processor full of them 64 KiB are under way, which memory takes to run at full speed.
 constexpr int64_t kMapBytes = 32, kManyVectors = 1 << 18;
 constexpr int64_t kMostPartials = int64_t{1} << 22;  // elements
 

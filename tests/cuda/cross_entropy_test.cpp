@@ -98,6 +98,8 @@ TEST_CASE("cuda: loss and gradients, with every option") {
       {.name = "z-loss", .options = {.z_loss = 0.01}},
       {.name = "padding", .options = {.vocab_size = 43}},
       {.name = "scale", .scaled = true},
+      {.name = "scale, many tokens", .tokens = 300, .width = 8, .vocab = 21, .scaled = true},
+      {.name = "scale and hard cap", .options = {.cap = 3, .cap_type = CapType::hard}, .scaled = true},
       {.name = "everything",
        .options = {.logit_scale = 0.7, .cap = 4, .cap_type = CapType::soft, .z_loss = 0.01, .vocab_size = 41},
        .scaled = true},

@@ -79,8 +79,7 @@ __device__ __forceinline__ float row_logsumexp(const CrossEntropyParams& p, cons
       if (column + i < p.real) own.add(Logits::at(p, projected.items[i], column + i) * kLog2e);
   });
   const float largest = block_reduce<Max, kLossThreads>(own.largest, scratch);
-  const float rescaled = own.sum == 0 ? 0.0f : own.sum * fast_exp2(own.largest - largest);
-  const float sum = block_reduce<Sum, kLossThreads>(rescaled, scratch);
+  const float sum = block_reduce<Sum, kLossThreads>(own.sum * fast_exp2(own.largest - largest), scratch);
   return (largest + log2f(sum)) / kLog2e;
 }
 
