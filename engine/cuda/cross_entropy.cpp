@@ -15,8 +15,6 @@ namespace {
 // their time on.
 constexpr int64_t kLogitBytes = 512 << 20;
 constexpr int64_t kTokenStep = 64;
-constexpr uint32_t kThreads = 512;     // kLossThreads of cross_entropy.cuh
-constexpr int64_t kScaleColumns = 32;  // of a block of scale_gradient
 constexpr int64_t kAlignment = 256;
 
 // A node's sizes, and its scratch memory by them alone.
@@ -130,8 +128,8 @@ class Binder {
 
   void rows(std::string_view function, int64_t count, const CrossEntropyParams& p) {
     steps_.push_back(
-        bound_.library.launch(instantiate("cross_entropy.cuh", "CrossEntropyParams", function, kThreads),
-                              {.grid_x = blocks(count, 1), .threads = kThreads}, p));
+        bound_.library.launch(instantiate("cross_entropy.cuh", "CrossEntropyParams", function, kLossThreads),
+                              {.grid_x = blocks(count, 1), .threads = kLossThreads}, p));
   }
 
   void product(const Product& product, const void* a, const void* b, void* c) {

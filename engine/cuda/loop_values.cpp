@@ -35,7 +35,7 @@ void LoopWriter::load_leaves(bool once) {
     text_.line("Vector<{}, {}> x{}{};", type, plan_.vector, i, dimension());
   }
   open_vectors();
-  const std::string guard = once || row_guard_.empty() ? "" : fmt::format("if ({}) ", row_guard_);
+  const std::string guard = row_guard_.empty() ? "" : fmt::format("if ({}) ", row_guard_);
   for (int32_t i : leaves) text_.line("{}x{}{} = {};", guard, i, subscript(), loaded(i));
   close_vectors();
 }

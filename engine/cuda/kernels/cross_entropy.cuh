@@ -10,7 +10,6 @@
 
 namespace nf::cuda {
 
-constexpr int kLossThreads = 512;
 constexpr int kLossVector = 4;  // columns per access
 constexpr float kLog2e = 1.4426950408889634f;
 
@@ -139,10 +138,10 @@ __device__ void cross_entropy_backward(const CrossEntropyParams& p) {
 
 // Adds what the rows give to the scale's gradient: 32 columns per block, a warp takes every so-many-th row.
 __device__ inline void scale_gradient(const CrossEntropyParams& p) {
-  constexpr int kParts = kLossThreads / 32;
-  __shared__ float sums[kParts][32];
-  const int x = threadIdx.x % 32, part = threadIdx.x / 32;
-  const int64_t column = int64_t(blockIdx.x) * 32 + x;
+  constexpr int kParts = kLossThreads / kScaleColumns;
+  __shared__ float sums[kParts][kScaleColumns];
+  const int x = threadIdx.x % kScaleColumns, part = threadIdx.x / kScaleColumns;
+  const int64_t column = int64_t(blockIdx.x) * kScaleColumns + x;
   float sum = 0;
   if (column < p.vocab) {
 #pragma unroll 8

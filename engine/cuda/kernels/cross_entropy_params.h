@@ -4,6 +4,9 @@
 
 namespace nf::cuda {
 
+constexpr int kLossThreads = 512;  // of every block
+constexpr int kScaleColumns = 32;  // of a block of scale_gradient
+
 enum class LogitCap : int32_t { none, soft, hard };
 
 // Rows of one chunk of tokens; see cross_entropy.cuh.
