@@ -256,6 +256,10 @@ void Block::multiply(int64_t k_block, int64_t first, int64_t last, const int32_t
     b = shared_b + chunk.shared_offset(k_block) + panels.offset(first) * tile.steps;
   else
     kernel.pack(chunk.b_source(k, depth), panels, first, last, own_b);
+  const auto a_of_tile = [&](int64_t i) {
+    return chunk.cut.direct_a ? chunk.a_element(row + tile_begins[static_cast<size_t>(i)], k)
+                              : a + tiles.offset(i) * tile.steps;
+  };
   for (int64_t panel = first; panel < last; ++panel) {
     const int64_t column = panels.begin(panel);
     tile.b = b + (panels.offset(panel) - panels.offset(first)) * tile.steps;
@@ -263,7 +267,8 @@ void Block::multiply(int64_t k_block, int64_t first, int64_t last, const int32_t
     const auto vectors = static_cast<int>(panels.pitch(panel) / kernel.lanes);
     for (int64_t i = 0; i < tiles.count; ++i) {
       const int64_t begin = tile_begins[static_cast<size_t>(i)];
-      tile.a = chunk.cut.direct_a ? chunk.a_element(row + begin, k) : a + tiles.offset(i) * tile.steps;
+      tile.a = a_of_tile(i);
+      tile.next_a = a_of_tile(i + 1 < tiles.count ? i + 1 : 0);
       tile.c = sums != nullptr ? static_cast<void*>(sums + begin * columns() + column - first_column())
                                : static_cast<char*>(args.c) + c_index(begin, column) * size_of(args.c_dtype);
       kernel.tile(static_cast<int>(tile_begins[static_cast<size_t>(i) + 1] - begin), vectors, tile);
@@ -318,20 +323,24 @@ int64_t pack_tasks(const Chunk& chunk) {
   return ceil_div(chunk.panels.count, kPanelsPerTask) * (chunk.last_block - chunk.first_block);
 }
 
-void pack_part(const Chunk& chunk, int64_t task, int32_t* packed) {
-  const int64_t groups = ceil_div(chunk.panels.count, kPanelsPerTask);
-  const int64_t block = chunk.first_block + task / groups, first = task % groups * kPanelsPerTask;
+void pack_part(const Chunk& chunk, int64_t block, int64_t first, int64_t last, int32_t* packed) {
   chunk.cut.kernel->pack(
-      chunk.b_source(chunk.k_begin(block), chunk.depth(block)), chunk.panels, first,
-      std::min(first + kPanelsPerTask, chunk.panels.count),
+      chunk.b_source(chunk.k_begin(block), chunk.depth(block)), chunk.panels, first, last,
       packed + chunk.shared_offset(block) + chunk.panels.offset(first) * chunk.cut.steps(chunk.depth(block)));
+}
+
+void pack_task(const Chunk& chunk, int64_t task, int32_t* packed) {
+  const int64_t groups = ceil_div(chunk.panels.count, kPanelsPerTask), first = task % groups * kPanelsPerTask;
+  pack_part(chunk, chunk.first_block + task / groups, first,
+            std::min(first + kPanelsPerTask, chunk.panels.count), packed);
 }
 
 // A thread's copy of a chunk of b, packed when it first asks. `memory`: a line that says whether, then b.
 const int32_t* own_copy(const Chunk& chunk, int32_t* memory) {
   int32_t *const b = memory + kLineUnits, &is_packed = *memory;
   if (is_packed == 0)
-    for (int64_t task = 0; task < pack_tasks(chunk); ++task) pack_part(chunk, task, b);
+    for (int64_t block = chunk.first_block; block < chunk.last_block; ++block)
+      pack_part(chunk, block, 0, chunk.panels.count, b);
   is_packed = 1;
   return b;
 }
@@ -395,7 +404,7 @@ void run_chunk(const Chunk& chunk, int32_t* workspace) {
     for (int64_t copy = 0; copy < layout.chunks; ++copy) workspace[copy * layout.chunk_b] = 0;
   else
     parallel_for(cut.threads, pack_tasks(chunk),
-                 [&](int64_t task) { pack_part(chunk, task, workspace + kLineUnits); });
+                 [&](int64_t task) { pack_task(chunk, task, workspace + kLineUnits); });
   run_blocks(chunk, 1, workspace);
 }
 

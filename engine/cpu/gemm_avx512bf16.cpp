@@ -184,22 +184,25 @@ void tile_of(const TileArgs& args) {
   for (int i = 0; i < kTileRows; ++i)
 #pragma GCC unroll 2
     for (int j = 0; j < kTileVectors; ++j) sum[i][j] = _mm512_setzero_ps();
-  const TileLines<kTileRows> lines(args, (kTileVectors - 1) * kLanes);
-  for (int64_t step = 0; step < args.steps; ++step, b += kTileVectors * kLanes) {
-    __m512bh row[kTileVectors];
-    lines.call(step);
+  const TileCalls<kTileRows> calls(args, (kTileVectors - 1) * kLanes);
+  for (int64_t run = 0, step = 0; step < args.steps; ++run) {
+    auto [line, stride] = calls.runs[static_cast<size_t>(run)];
+    for (const int64_t end = calls.end(run); step < end; ++step, line += stride, b += kTileVectors * kLanes) {
+      __m512bh row[kTileVectors];
+      __builtin_prefetch(line);
 #pragma GCC unroll 2
-    for (int j = 0; j < kTileVectors; ++j) row[j] = as_pairs(_mm512_load_si512(b + j * kLanes));
+      for (int j = 0; j < kTileVectors; ++j) row[j] = as_pairs(_mm512_load_si512(b + j * kLanes));
 #pragma GCC unroll 14
-    for (int i = 0; i < kTileRows; ++i) {
-      const __m512bh factor = as_pairs(_mm512_set1_epi32(kPacked ? a[i] : rows.template load<int32_t>(i)));
+      for (int i = 0; i < kTileRows; ++i) {
+        const __m512bh factor = as_pairs(_mm512_set1_epi32(kPacked ? a[i] : rows.template load<int32_t>(i)));
 #pragma GCC unroll 2
-      for (int j = 0; j < kTileVectors; ++j) sum[i][j] = _mm512_dpbf16_ps(sum[i][j], factor, row[j]);
+        for (int j = 0; j < kTileVectors; ++j) sum[i][j] = _mm512_dpbf16_ps(sum[i][j], factor, row[j]);
+      }
+      if constexpr (kPacked)
+        a += kLanes;
+      else
+        rows.next();
     }
-    if constexpr (kPacked)
-      a += kLanes;
-    else
-      rows.next();
   }
 #pragma GCC unroll 2
   for (int j = 0; j < kTileVectors; ++j) {

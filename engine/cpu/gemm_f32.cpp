@@ -192,22 +192,25 @@ void tile_of(const TileArgs& args) {
   HWY_UNROLL(14)
   for (int i = 0; i < kTileRows; ++i) HWY_UNROLL(2)
   for (int j = 0; j < kTileVectors; ++j) sum[i][j] = hn::Zero(d);
-  const TileLines<kTileRows> lines(args, (kTileVectors - 1) * kLanes);
-  for (int64_t step = 0; step < args.steps; ++step, b += kTileVectors * kLanes) {
-    hn::Vec<Wide> row[kTileVectors];
-    lines.call(step);
-    HWY_UNROLL(2)
-    for (int j = 0; j < kTileVectors; ++j) row[j] = hn::Load(d, b + j * kLanes);
-    HWY_UNROLL(14)
-    for (int i = 0; i < kTileRows; ++i) {
-      const auto factor = hn::Set(d, kPacked ? a[i] : rows.template load<float>(i));
+  const TileCalls<kTileRows> calls(args, (kTileVectors - 1) * kLanes);
+  for (int64_t run = 0, step = 0; step < args.steps; ++run) {
+    auto [line, stride] = calls.runs[static_cast<size_t>(run)];
+    for (const int64_t end = calls.end(run); step < end; ++step, line += stride, b += kTileVectors * kLanes) {
+      hn::Vec<Wide> row[kTileVectors];
+      __builtin_prefetch(line);
       HWY_UNROLL(2)
-      for (int j = 0; j < kTileVectors; ++j) sum[i][j] = hn::MulAdd(factor, row[j], sum[i][j]);
+      for (int j = 0; j < kTileVectors; ++j) row[j] = hn::Load(d, b + j * kLanes);
+      HWY_UNROLL(14)
+      for (int i = 0; i < kTileRows; ++i) {
+        const auto factor = hn::Set(d, kPacked ? a[i] : rows.template load<float>(i));
+        HWY_UNROLL(2)
+        for (int j = 0; j < kTileVectors; ++j) sum[i][j] = hn::MulAdd(factor, row[j], sum[i][j]);
+      }
+      if constexpr (kPacked)
+        a += kRowPitch;
+      else
+        rows.next();
     }
-    if constexpr (kPacked)
-      a += kRowPitch;
-    else
-      rows.next();
   }
   HWY_UNROLL(14)
   for (int i = 0; i < kTileRows; ++i) HWY_UNROLL(2)

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstring>
 #include <span>
@@ -52,9 +53,9 @@ struct PanelSource {
   int64_t k;
 };
 
-// Packing an operand whose width is contiguous takes few elements of k from a panel, then the same of the
-// next: cache lines that two panels share are still there for the second, even when rows lie a power of two
-// apart and compete for the same sets. Nor are more panels filled in turns than the sets can hold.
+// Packing an operand whose width is contiguous takes few elements of k from all panels, then the next ones:
+// whole rows are read in turn, as memory delivers them fastest, and cache lines that two panels share are
+// still there for the second.
 constexpr int64_t kRowGroup = 8, kPanelsAtOnce = 8;
 
 struct RowPart {
@@ -62,18 +63,19 @@ struct RowPart {
   int64_t pitch, offset;
 };
 
-// Calls pack(k, parts) for each group of kRowGroup elements from k on and the panels in [first, last), as
-// many at once as above; the parts' offsets count from the first panel's.
+// Calls pack(k, parts) for each group of kRowGroup elements from k on and the panels in [first, last), of
+// which so many at once as above; the parts' offsets count from the first panel's.
 template <typename Pack>
 void in_row_groups(const PanelSource& source, const Panels& panels, int64_t first, int64_t last, Pack pack) {
-  for (int64_t p = first; p < last; p += kPanelsAtOnce) {
-    RowPart parts[kPanelsAtOnce];
-    const int64_t count = std::min(kPanelsAtOnce, last - p);
-    for (int64_t i = 0; i < count; ++i)
-      parts[i] = {panels.begin(p + i), panels.width - panels.begin(p + i), panels.pitch(p + i),
-                  panels.offset(p + i) - panels.offset(first)};
-    for (int64_t k = 0; k < source.k; k += kRowGroup) pack(k, std::span<const RowPart>(parts, count));
-  }
+  for (int64_t k = 0; k < source.k; k += kRowGroup)
+    for (int64_t p = first; p < last; p += kPanelsAtOnce) {
+      RowPart parts[kPanelsAtOnce];
+      const int64_t count = std::min(kPanelsAtOnce, last - p);
+      for (int64_t i = 0; i < count; ++i)
+        parts[i] = {panels.begin(p + i), panels.width - panels.begin(p + i), panels.pitch(p + i),
+                    panels.offset(p + i) - panels.offset(first)};
+      pack(k, std::span<const RowPart>(parts, count));
+    }
 }
 
 constexpr int kMaxThinRows = 4;
@@ -87,10 +89,11 @@ constexpr int64_t store_size(TileStore store) { return store == TileStore::set_b
 
 struct TileArgs {
   int64_t steps = 0;
-  const void* a = nullptr;  // panel, or the operand's own first row
-  int64_t a_row_bytes = 0;  // from one row of the operand to the next; 0: a is a panel
-  const void* b = nullptr;  // panel with a pitch of the tile's vectors, 64-byte aligned
-  void* c = nullptr;        // address of the tile's first element
+  const void* a = nullptr;       // panel, or the operand's own first row
+  int64_t a_row_bytes = 0;       // from one row of the operand to the next; 0: a is a panel
+  const void* next_a = nullptr;  // where the next tile's a begins
+  const void* b = nullptr;       // panel with a pitch of the tile's vectors, 64-byte aligned
+  void* c = nullptr;             // address of the tile's first element
   int64_t c_stride = 0;
   int64_t columns = 0;  // how many to store, at least pitch of b - lanes + 1
   TileStore store = TileStore::set_f32;
@@ -133,23 +136,26 @@ struct RowPointers {
   }
 };
 
-// Calls the lines of a tile of c while the tile is computed, one in a step: all at once they would keep the
-// first steps' operands waiting. Calling some of them again costs less than to ask whether all are called.
+// What a tile calls while it multiplies, a line in each step: where the next tile's rows of a begin, then its
+// own lines of c. All at once they would keep the first steps' operands waiting.
 template <int kRows>
-struct TileLines {
-  static constexpr int64_t kSteps = 16;  // for the first line of every row, and as many for the last one
-  static_assert(kRows <= kSteps);
-  const char* c;
-  int64_t row_bytes, last_vector_bytes;
+struct TileCalls {
+  struct Lines {
+    const char* first;
+    int64_t stride;
+  };
+  static constexpr int64_t kRuns = 3;
+  std::array<Lines, kRuns + 1> runs;  // of kRows steps each, save the last, which calls nothing new
+  int64_t steps;
 
-  [[gnu::always_inline]] TileLines(const TileArgs& tile, int64_t last_vector)
-      : c(static_cast<const char*>(tile.c)),
-        row_bytes(tile.c_stride * store_size(tile.store)),
-        last_vector_bytes(last_vector * store_size(tile.store)) {}
-
-  [[gnu::always_inline]] void call(int64_t step) const {
-    const int64_t row = std::min<int64_t>(step % kSteps, kRows - 1);
-    __builtin_prefetch(c + row * row_bytes + (step < kSteps ? 0 : last_vector_bytes));
+  [[gnu::always_inline]] TileCalls(const TileArgs& tile, int64_t last_vector) : steps(tile.steps) {
+    const auto* c = static_cast<const char*>(tile.c);
+    const int64_t size = store_size(tile.store), row_bytes = tile.c_stride * size;
+    runs = {Lines{static_cast<const char*>(tile.next_a), tile.a_row_bytes != 0 ? tile.a_row_bytes : 64},
+            Lines{c, row_bytes}, Lines{c + last_vector * size, row_bytes}, Lines{c, 0}};
+  }
+  [[gnu::always_inline]] int64_t end(int64_t run) const {
+    return run == kRuns ? steps : std::min((run + 1) * kRows, steps);
   }
 };
 
