@@ -112,7 +112,7 @@ void evaluate_ids(LoadedModel& model, const Arguments& a) {
                 DType::f32,
                 {input.ids.rows, input.ids.columns, model.config.vocab_size},
                 std::as_bytes(std::span(values))});
-    writer.write(a.logits);
+    run_accepted([&] { writer.write(a.logits); });
   }
   const Evaluation result = evaluate(model, input, compute, !a.grads.empty());
   if (!a.grads.empty()) {
@@ -121,7 +121,7 @@ void evaluate_ids(LoadedModel& model, const Arguments& a) {
     for (const Parameter& p : model.parameters)
       if (p.trained)
         writer.add({p.name, DType::f32, p.shape, model.state->host_bytes(gradient_name(p.name), copies)});
-    writer.write(a.grads);
+    run_accepted([&] { writer.write(a.grads); });
   }
   print_result(result.loss, result.tokens);
 }

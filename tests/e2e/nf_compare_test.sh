@@ -65,6 +65,11 @@ status=0
 grep -q 'gqa: step' "$work/out" || fail "it does not say what failed: $(cat "$work/out")"
 [ -d "$work/fails/ngpt/checkpoint-78" ] || fail "the other run was not made"
 
+mkdir -p "$work/early/gqa/tokenizer.json" # which cannot be written: a run that fails before its first step
+status=0
+"${compare[@]}" --budget tokens=5k --out "$work/early" > "$work/out" 2> "$work/err" || status=$?
+[ $status -eq 1 ] && [ -d "$work/early/ngpt/checkpoint-78" ] || fail "a run that fails early: $status, $(cat "$work/out" "$work/err")"
+
 refuse 'was made with other settings: training/lr is 0.001, now it would be 0.004' nf-compare "${models[@]}" "${common[@]}" \
   --budget tokens=5k --lr 0.004 --out "$work/whole"
 echo 'broken' > "$work/time/gqa/config.json"

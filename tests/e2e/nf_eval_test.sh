@@ -30,6 +30,9 @@ near "$(number loss "$work/line")" "$(number loss "$golden/gqa/expected.json")" 
   --grads "$work/g.safetensors" > /dev/null
 grep -aq '"logits"' "$work/l.safetensors" || fail "no logits"
 grep -aq '"model.embed_tokens.weight"' "$work/g.safetensors" || fail "no gradients"
+for flag in --logits --grads; do
+  (ulimit -f 1; expect 1 "File too large" nf-eval -m "$golden/gqa" --ids-file "$golden/gqa/ids.json" $flag "$work/full")
+done
 
 # Text, with a run of nf-train.
 write_text 100

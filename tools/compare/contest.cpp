@@ -226,7 +226,10 @@ void Contest::train(size_t i) {
       print(fmt::format("{}: {}\n", run.facts.name, error.what()));
     }
   }
-  histories_[i].read(fs::path(line.settings.out) / "metrics.jsonl");
+  // A run that failed before its first step has none.
+  const fs::path metrics = fs::path(line.settings.out) / "metrics.jsonl";
+  std::error_code ignored;
+  if (run.status != RunStatus::failed || fs::exists(metrics, ignored)) histories_[i].read(metrics);
   run.history = &histories_[i];
   write_page();
 }
