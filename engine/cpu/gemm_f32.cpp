@@ -17,6 +17,7 @@
 
 #include <algorithm>
 #include <array>
+#include <type_traits>
 #include <utility>
 
 HWY_BEFORE_NAMESPACE();
@@ -52,15 +53,18 @@ HWY_INLINE hn::Vec<D> load(D d, const bf16* from) {
 #if HWY_TARGET == HWY_SCALAR
 
 template <typename T>
-void pack_transposed(const T* from, const PanelSource& s, int64_t used, int64_t pitch, float* to) {
+void pack_transposed(const T* from, const PanelSource& s, int64_t rows, int64_t pitch, float* to) {
   for (int64_t i = 0; i < pitch; ++i)
     for (int64_t k = 0; k < s.k; ++k)
-      to[k * pitch + i] = i < used ? load_one(from + i * s.width_stride + k) : 0;
+      to[k * pitch + i] = i < rows ? load_one(from + i * s.width_stride + k) : 0;
 }
 
 #else
 
+using Units = hn::RebindToUnsigned<Wide>;  // one f32, or two bf16 that are neighbours along k
 using Block = hn::FixedTag<float, 4>;
+
+constexpr int kQuad = 4;
 
 // Within each 128-bit block: lane e of row i becomes lane i of row e.
 template <class D>
@@ -76,6 +80,18 @@ HWY_INLINE void transpose_quads(D d, hn::Vec<D> (&rows)[4]) {
   rows[3] = hn::BitCast(d, hn::InterleaveUpper(pairs, high01, high23));
 }
 
+// Four units of every fourth row, or column, `stride` bytes apart.
+template <class D>
+HWY_INLINE hn::Vec<D> load_quads(D d, const char* from, int64_t stride) {
+  if constexpr (hn::MaxLanes(D()) == kQuad) {
+    return hn::LoadU(d, reinterpret_cast<const uint32_t*>(from));
+  } else {
+    const hn::Half<D> half;
+    const int64_t middle = static_cast<int64_t>(hn::MaxLanes(D()) / 2) * stride;
+    return hn::Combine(d, load_quads(half, from + middle, stride), load_quads(half, from, stride));
+  }
+}
+
 // Four rows of `from`, four elements along k each, into four steps. Rows from `rows` on are zero.
 template <typename T>
 HWY_INLINE void transpose_block(const T* from, int64_t stride, int64_t rows, int64_t pitch, float* to) {
@@ -89,16 +105,43 @@ HWY_INLINE void transpose_block(const T* from, int64_t stride, int64_t rows, int
   for (int i = 0; i < 4; ++i) hn::StoreU(steps[i], d, to + i * pitch);
 }
 
+// The same of a vector of rows, all there.
+HWY_INLINE void transpose_vector(const float* from, int64_t stride, int64_t pitch, float* to) {
+  const Units d;
+  hn::Vec<Units> steps[kQuad];
+  HWY_UNROLL(4)
+  for (int i = 0; i < kQuad; ++i)
+    steps[i] = load_quads(d, reinterpret_cast<const char*>(from + i * stride), stride * 4);
+  transpose_quads(d, steps);
+  HWY_UNROLL(4)
+  for (int i = 0; i < kQuad; ++i) hn::Store(hn::BitCast(Wide(), steps[i]), Wide(), to + i * pitch);
+}
+
 // k is contiguous.
 template <typename T>
-void pack_transposed(const T* from, const PanelSource& s, int64_t used, int64_t pitch, float* to) {
-  const int64_t whole = s.k / 4 * 4;
-  for (int64_t i = 0; i < pitch; i += 4)
-    for (int64_t k = 0; k < whole; k += 4)
-      transpose_block(from + i * s.width_stride + k, s.width_stride, used - i, pitch, to + k * pitch + i);
+void pack_transposed(const T* from, const PanelSource& s, int64_t rows, int64_t pitch, float* to) {
+  const int64_t whole = s.k / kQuad * kQuad;
+  for (int64_t i = 0; i < pitch; i += kLanes) {
+    const T* const first = from + i * s.width_stride;
+    if constexpr (std::is_same_v<T, float>) {
+      if (i + kLanes <= rows) {
+        constexpr int64_t kLine = 16, kAhead = 8 * kLine;  // more rows than the processor follows by itself
+        for (int64_t k = 0; k < whole; k += kQuad) {
+          for (int64_t row = 0; k % kLine == 0 && row < kLanes; ++row)
+            hwy::Prefetch(first + row * s.width_stride + k + kAhead);
+          transpose_vector(first + k, s.width_stride, pitch, to + k * pitch + i);
+        }
+        continue;
+      }
+    }
+    for (int64_t j = 0; j < kLanes; j += kQuad)
+      for (int64_t k = 0; k < whole; k += kQuad)
+        transpose_block(first + j * s.width_stride + k, s.width_stride, rows - i - j, pitch,
+                        to + k * pitch + i + j);
+  }
   for (int64_t k = whole; k < s.k; ++k)
     for (int64_t i = 0; i < pitch; ++i)
-      to[k * pitch + i] = i < used ? load_one(from + i * s.width_stride + k) : 0;
+      to[k * pitch + i] = i < rows ? load_one(from + i * s.width_stride + k) : 0;
 }
 
 #endif
@@ -120,9 +163,9 @@ void pack_rows(const T* from, const PanelSource& s, int64_t k, int64_t readable,
 }
 
 template <typename T>
-void pack_any(const T* from, const PanelSource& s, int64_t used, int64_t pitch, float* to) {
+void pack_any(const T* from, const PanelSource& s, int64_t rows, int64_t pitch, float* to) {
   for (int64_t k = 0; k < s.k; ++k, from += s.k_stride, to += pitch)
-    for (int64_t i = 0; i < pitch; ++i) to[i] = i < used ? load_one(from + i * s.width_stride) : 0;
+    for (int64_t i = 0; i < pitch; ++i) to[i] = i < rows ? load_one(from + i * s.width_stride) : 0;
 }
 
 template <typename T>
@@ -139,7 +182,8 @@ void pack_as(const PanelSource& s, const Panels& panels, int64_t first, int64_t 
   }
   for (int64_t p = first; p < last; ++p) {
     const auto one = s.k_stride == 1 ? pack_transposed<T> : pack_any<T>;
-    one(from + panels.begin(p) * s.width_stride, s, panels.used(p), panels.pitch(p), target(p));
+    one(from + panels.begin(p) * s.width_stride, s, panels.width - panels.begin(p), panels.pitch(p),
+        target(p));
   }
 }
 
@@ -245,23 +289,8 @@ constexpr void (*kThin)(int rows, const ThinArgs& args) = nullptr;
 
 #else
 
-using Units = hn::RebindToUnsigned<Wide>;  // of b: one f32, or two bf16 that are neighbours along k
-
-constexpr int kThinVectors = static_cast<int>(kThinColumns) / kLanes, kQuad = 4;
+constexpr int kThinVectors = static_cast<int>(kThinColumns) / kLanes;
 static_assert(kThinVectors * kLanes == kThinColumns);
-
-// Four units of every fourth column.
-template <class D>
-HWY_INLINE hn::Vec<D> load_quads(D d, const char* from, int64_t column_bytes) {
-  if constexpr (hn::MaxLanes(D()) == kQuad) {
-    return hn::LoadU(d, reinterpret_cast<const uint32_t*>(from));
-  } else {
-    const hn::Half<D> half;
-    const int64_t middle = static_cast<int64_t>(hn::MaxLanes(D()) / 2) * column_bytes;
-    return hn::Combine(d, load_quads(half, from + middle, column_bytes),
-                       load_quads(half, from, column_bytes));
-  }
-}
 
 template <typename T>
 HWY_INLINE hn::Vec<Wide> element(hn::Vec<Units> units, int which) {
