@@ -69,7 +69,7 @@ class Binder {
       p.loss = bound_.outputs[0].as<float>() + first;
       p.logsumexp = bound_.outputs[1].as<float>() + first;
       multiply_logits(first, count);
-      rows(fmt::format("cross_entropy_forward<{}>", logits()), count, p);
+      rows(fmt::format("cross_entropy_forward<{}>", logit_rule()), count, p);
     });
     return in_turn(std::move(steps_));
   }
@@ -85,7 +85,7 @@ class Binder {
       p.is_first_chunk = first == 0;
       if (scale_ != nullptr) p.scale_gradient = bound_.outputs[3].as<float>();
       multiply_logits(first, count);
-      rows(fmt::format("cross_entropy_backward<{}, {}>", type_name(sizes_.dtype), logits()), count, p);
+      rows(fmt::format("cross_entropy_backward<{}, {}>", type_name(sizes_.dtype), logit_rule()), count, p);
       if (scale_ != nullptr) rows("scale_gradient", blocks(sizes_.vocab, kScaleColumns), p);
       multiply_back(first, count, accumulate || first > 0);
     });
@@ -104,9 +104,10 @@ class Binder {
     return view.as<std::byte>() + token * sizes_.width * size_of(view.dtype);
   }
 
-  // The kernels' type of that name.
-  std::string logits() const {
-    return fmt::format("Logits<LogitCap::{}, {}>", cap_name(sizes_.node.options.cap_type), scale_ != nullptr);
+  // The kernels' type of how a projection becomes a logit.
+  std::string logit_rule() const {
+    return fmt::format("LogitRule<LogitCap::{}, {}>", cap_name(sizes_.node.options.cap_type),
+                       scale_ != nullptr);
   }
 
   CrossEntropyParams params(int64_t first, int64_t count) const {

@@ -15,7 +15,7 @@ constexpr float kLog2e = 1.4426950408889634f;
 
 // How a projection becomes a logit: all that changes the code of each element.
 template <LogitCap cap, bool scaled>
-struct Logits {
+struct LogitRule {
   static constexpr bool kScaled = scaled;
 
   static __device__ __forceinline__ float factor(const CrossEntropyParams& p, int column) {
@@ -68,14 +68,14 @@ struct OnlineSum {
 };
 
 // logsumexp of the row; every thread gets it.
-template <typename Logits>
+template <typename Logit>
 __device__ __forceinline__ float row_logsumexp(const CrossEntropyParams& p, const float* row,
                                                float* scratch) {
   OnlineSum own;
   each_vector(row, p.real, [&](int column, const Vector<float, kLossVector>& projected) {
 #pragma unroll
     for (int i = 0; i < kLossVector; ++i)
-      if (column + i < p.real) own.add(Logits::at(p, projected.items[i], column + i) * kLog2e);
+      if (column + i < p.real) own.add(Logit::at(p, projected.items[i], column + i) * kLog2e);
   });
   const float largest = block_reduce<Max, kLossThreads>(own.largest, scratch);
   const float sum = block_reduce<Sum, kLossThreads>(own.sum * fast_exp2(own.largest - largest), scratch);
@@ -83,35 +83,35 @@ __device__ __forceinline__ float row_logsumexp(const CrossEntropyParams& p, cons
 }
 
 // Writes the loss of the block's token; returns whether its target counts.
-template <typename Logits>
+template <typename Logit>
 __device__ __forceinline__ bool finish_loss(const CrossEntropyParams& p, const float* row, float logsumexp) {
   const int32_t target = p.targets[blockIdx.x];
   const bool is_valid = target >= 0 && target < p.real;
   if (threadIdx.x == 0) {
     float loss = target == p.ignore_index ? 0.0f : not_a_number();
-    if (is_valid) loss = logsumexp - Logits::at(p, row[target], target) + p.z_loss * logsumexp * logsumexp;
+    if (is_valid) loss = logsumexp - Logit::at(p, row[target], target) + p.z_loss * logsumexp * logsumexp;
     p.loss[blockIdx.x] = loss;
   }
   return is_valid;
 }
 
-template <typename Logits>
+template <typename Logit>
 __device__ void cross_entropy_forward(const CrossEntropyParams& p) {
   __shared__ float scratch[kLossThreads / 32];
   const float* row = p.projected + blockIdx.x * p.stride;
-  const float logsumexp = row_logsumexp<Logits>(p, row, scratch);
-  finish_loss<Logits>(p, row, logsumexp);
+  const float logsumexp = row_logsumexp<Logit>(p, row, scratch);
+  finish_loss<Logit>(p, row, logsumexp);
   if (threadIdx.x == 0) p.logsumexp[blockIdx.x] = logsumexp;
 }
 
 // With a scale, `projected` becomes what each element adds to the scale's gradient.
-template <typename T, typename Logits>
+template <typename T, typename Logit>
 __device__ void cross_entropy_backward(const CrossEntropyParams& p) {
   __shared__ float scratch[kLossThreads / 32];
   float* row = p.projected + blockIdx.x * p.stride;
   T* gradient = static_cast<T*>(p.gradient) + blockIdx.x * p.stride;
-  const float logsumexp = row_logsumexp<Logits>(p, row, scratch);
-  const bool is_valid = finish_loss<Logits>(p, row, logsumexp);
+  const float logsumexp = row_logsumexp<Logit>(p, row, scratch);
+  const bool is_valid = finish_loss<Logit>(p, row, logsumexp);
   const int32_t target = p.targets[blockIdx.x];
   const float upstream = is_valid ? p.grad_loss[blockIdx.x] : 0.0f;
   const float z_factor = 1.0f + 2.0f * p.z_loss * logsumexp;
@@ -122,17 +122,17 @@ __device__ void cross_entropy_backward(const CrossEntropyParams& p) {
     for (int i = 0; i < kLossVector; ++i) {
       float grad = 0, factor = 0;
       if (is_valid && column + i < p.real) {
-        factor = Logits::factor(p, column + i);
-        const float logit = Logits::capped(p, projected.items[i] * factor);
+        factor = Logit::factor(p, column + i);
+        const float logit = Logit::capped(p, projected.items[i] * factor);
         const float probability = fast_exp2((logit - logsumexp) * kLog2e);
         grad = upstream * (probability * z_factor - (column + i == target ? 1.0f : 0.0f)) *
-               Logits::slope(p, logit);
+               Logit::slope(p, logit);
       }
       from_float(grad * factor, out.items[i]);
       projected.items[i] = grad == 0 ? 0.0f : grad * p.logit_scale * projected.items[i];
     }
     store_vector<kLossVector>(gradient + column, out);
-    if (Logits::kScaled) store_vector<kLossVector>(row + column, projected);
+    if (Logit::kScaled) store_vector<kLossVector>(row + column, projected);
   });
 }
 
