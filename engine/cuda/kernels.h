@@ -16,6 +16,8 @@ struct BoundNode {
   std::vector<TensorView> inputs, outputs;
   std::byte* workspace;
   KernelLibrary& library;  // of the executable
+  // Positions have 64 bits, as those of large tensors: so that tests see it with small ones.
+  bool wide_index = false;
 };
 
 struct Kernel {
@@ -32,6 +34,8 @@ const Kernel* find_kernel(Op op);
 
 // The rows of that table, each beside its kin.
 Launch bind_loop(const BoundNode& bound);
+// The same where so many vectors are many; see kManyVectors.
+Launch bind_loop(const BoundNode& bound, int64_t many_vectors);
 int64_t loop_workspace(const Graph& graph, const Node& node);
 
 Launch bind_matmul(const BoundNode& bound);

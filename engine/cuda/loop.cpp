@@ -27,11 +27,12 @@ int64_t loop_workspace(const Graph&, const Node& node) {
   return partial_bytes(*node.attributes.body("body"), node.attributes.list("space"));
 }
 
-Launch bind_loop(const BoundNode& bound) {
+Launch bind_loop(const BoundNode& bound, int64_t many_vectors) {
   const Graph& body = *bound.node.attributes.body("body");
   const Shape& space = bound.node.attributes.list("space");
   if (space.elements() == 0) return [] {};
-  const LoopPlan plan = plan_loop(body, space, bound.inputs, bound.outputs);
+  LoopPlan plan = plan_loop(body, space, bound.inputs, bound.outputs, many_vectors);
+  plan.wide_index |= bound.wide_index;
   std::vector<Launch> launches{launch(loop_source(plan, bound.inputs, bound.outputs), plan, bound)};
   for (size_t i = 0; i < plan.column_reductions.size(); ++i) {
     const ColumnReduction& column = plan.column_reductions[i];
@@ -41,5 +42,6 @@ Launch bind_loop(const BoundNode& bound) {
   }
   return in_turn(std::move(launches));
 }
+Launch bind_loop(const BoundNode& bound) { return bind_loop(bound, kManyVectors); }
 
 }  // namespace nf::cuda

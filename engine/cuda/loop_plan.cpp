@@ -17,7 +17,7 @@ constexpr int64_t kWarpElements = 12, kBlockElements = 8, kMostElements = 16;
 constexpr int64_t kColumnBlocks = 512, kRowsPerBlock = 16, kColumnTile = 256;
 // Bytes that a thread of a map reads at once, if it can, where there are enough threads even so: of a
 // processor full of them 64 KiB are under way, which memory takes to run at full speed.
-constexpr int64_t kMapBytes = 32, kManyVectors = 1 << 18;
+constexpr int64_t kMapBytes = 32;
 constexpr int64_t kMostPartials = int64_t{1} << 22;  // elements
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -85,8 +85,8 @@ ColumnCut column_cut(const Graph& body, const Shape& space) {
 class Planner {
  public:
   Planner(const Graph& body, const Shape& space, std::span<const TensorView> inputs,
-          std::span<const TensorView> outputs)
-      : body_(body), space_(space), inputs_(inputs), outputs_(outputs) {
+          std::span<const TensorView> outputs, int64_t many_vectors)
+      : body_(body), space_(space), inputs_(inputs), outputs_(outputs), many_vectors_(many_vectors) {
     plan_.body = &body;
     plan_.values.resize(static_cast<size_t>(body.size()));
   }
@@ -289,7 +289,7 @@ class Planner {
   }
 
   int vectors_of_map() const {
-    if (plan_.rows > 1 || plan_.vectors < kManyVectors) return 1;
+    if (plan_.rows > 1 || plan_.vectors < many_vectors_) return 1;
     int64_t bytes = 0;
     for (const LoopTensor& tensor : plan_.tensors)
       if (tensor.kind == LoopTensor::Kind::input && moves_columns(tensor))
@@ -404,6 +404,7 @@ class Planner {
   const Graph& body_;
   const Shape& space_;
   std::span<const TensorView> inputs_, outputs_;
+  const int64_t many_vectors_;
   LoopPlan plan_;
 };
 
@@ -428,8 +429,8 @@ int32_t LoopPlan::stored(int32_t output) const {
 }
 
 LoopPlan plan_loop(const Graph& body, const Shape& space, std::span<const TensorView> inputs,
-                   std::span<const TensorView> outputs) {
-  return Planner(body, space, inputs, outputs).run();
+                   std::span<const TensorView> outputs, int64_t many_vectors) {
+  return Planner(body, space, inputs, outputs, many_vectors).run();
 }
 
 int64_t partial_bytes(const Graph& body, const Shape& space) {

@@ -107,8 +107,12 @@ struct LoopPlan {
 enum class Lane : uint8_t { floats, integers, booleans };
 Lane lane_of(DType dtype);
 
+// From so many vectors on (of 4 elements, where floats are moved: 2^20 elements) a map has enough threads
+// even if each takes several.
+constexpr int64_t kManyVectors = 1 << 18;
+
 LoopPlan plan_loop(const Graph& body, const Shape& space, std::span<const TensorView> inputs,
-                   std::span<const TensorView> outputs);
+                   std::span<const TensorView> outputs, int64_t many_vectors = kManyVectors);
 
 // Bytes of partial results.
 int64_t partial_bytes(const Graph& body, const Shape& space);

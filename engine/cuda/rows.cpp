@@ -41,7 +41,9 @@ LaunchShape per_thread(int64_t items) {
 }
 
 // The type that counts so many units.
-std::string_view count_type(int64_t units) { return units < int64_t{1} << 32 ? "uint32_t" : "uint64_t"; }
+std::string_view count_type(const BoundNode& bound, int64_t units) {
+  return units < int64_t{1} << 32 && !bound.wide_index ? "uint32_t" : "uint64_t";
+}
 
 // ---- copies
 
@@ -77,7 +79,7 @@ struct Start {
   uint64_t* fault = nullptr;
 };
 
-Launch bind_copy(KernelLibrary& library, const TensorView& from, const TensorView& to,
+Launch bind_copy(const BoundNode& bound, const TensorView& from, const TensorView& to,
                  const Start& start = {}) {
   if (from.shape.elements() == 0) return [] {};
   const int64_t element = size_of(from.dtype);
@@ -107,8 +109,8 @@ Launch bind_copy(KernelLibrary& library, const TensorView& from, const TensorVie
     params.to_strides[axis] = inner ? 1 : in_units(walk.to[axis]);
     params.units *= params.shape[axis];
   }
-  return library.launch(
-      row_kernel("CopyParams", fmt::format("copy_units<{}, {}>", unit.name, count_type(params.units))),
+  return bound.library.launch(
+      row_kernel("CopyParams", fmt::format("copy_units<{}, {}>", unit.name, count_type(bound, params.units))),
       per_thread(params.units), params);
 }
 
@@ -161,9 +163,7 @@ void sort_positions(KernelLibrary& library, const ScatterParams& p, std::vector<
 
 }  // namespace
 
-Launch bind_assign(const BoundNode& bound) {
-  return bind_copy(bound.library, bound.inputs[1], bound.outputs[0]);
-}
+Launch bind_assign(const BoundNode& bound) { return bind_copy(bound, bound.inputs[1], bound.outputs[0]); }
 
 Launch bind_concat(const BoundNode& bound) {
   std::vector<Launch> copies;  // of the parts that are not made in place
@@ -172,7 +172,7 @@ Launch bind_concat(const BoundNode& bound) {
   for (const TensorView& part : bound.inputs) {
     target.shape = part.shape;
     if (part.data != target.data || part.strides != target.strides)
-      copies.push_back(bind_copy(bound.library, part, target));
+      copies.push_back(bind_copy(bound, part, target));
     target.data = target.as<std::byte>() + part.shape[axis] * target.strides[axis] * size_of(part.dtype);
   }
   return in_turn(std::move(copies));
@@ -187,7 +187,7 @@ Launch bind_assign_slice(const BoundNode& bound) {
       bound.library.faults()->add([=, scope = bound.graph.scope_name(bound.node)](int64_t, int32_t offset) {
         return bad_offset(scope, offset, entries, capacity);
       });
-  return bind_copy(bound.library, bound.inputs[1], window,
+  return bind_copy(bound, bound.inputs[1], window,
                    {.start = bound.inputs[2].as<const int32_t>(),
                     .stride = window.strides[1],
                     .last = capacity - entries,
@@ -214,7 +214,7 @@ Launch bind_gather(const BoundNode& bound) {
                             .fault = fault};
   const int64_t units = params.count * params.width;
   return bound.library.launch(
-      row_kernel("GatherParams", fmt::format("gather_units<{}, {}>", unit.name, count_type(units))),
+      row_kernel("GatherParams", fmt::format("gather_units<{}, {}>", unit.name, count_type(bound, units))),
       per_thread(units), params);
 }
 

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <set>
 
 #include "cuda/kernels.h"
+#include "cuda/loop_plan.h"
 #include "graph/loop.h"
 #include "nf/ops.h"
 #include "tests/cuda/emulated_gpu.h"
@@ -37,6 +39,15 @@ class Case {
 
   void set(size_t input, int64_t element, double value) { inputs_[input].set(element, value); }
 
+  // Both as if the tensors were large: threads have several vectors, or positions have 64 bits.
+  void take_several_vectors() { many_vectors_ = 1; }
+  void widen_index() { wide_index_ = true; }
+
+  cuda::LoopPlan plan() const {
+    return cuda::plan_loop(body_.graph, body_.space, test::views(inputs_), test::views(outputs_),
+                           many_vectors_);
+  }
+
   void bind(cuda::KernelLibrary& library) {
     Node node;
     node.op = Op::loop;
@@ -50,10 +61,10 @@ class Case {
     node.attributes.set("space", body_.space);
     verify_loop(graph_, node);
     workspace_.resize(static_cast<size_t>(cuda::loop_workspace(graph_, node)), std::byte{0xFF});
-    cuda::BoundNode bound{graph_, node, test::views(inputs_), test::views(outputs_), workspace_.data(),
-                          library};
+    cuda::BoundNode bound{graph_,  node,       test::views(inputs_), test::views(outputs_), workspace_.data(),
+                          library, wide_index_};
     for (const auto& [output, input] : shared_) bound.outputs[output] = inputs_[input].view();
-    launch_ = cuda::bind_loop(bound);
+    launch_ = cuda::bind_loop(bound, many_vectors_);
   }
 
   void check(double tolerance) {
@@ -89,6 +100,8 @@ class Case {
   Graph graph_;
   std::vector<Memory> inputs_, outputs_;
   std::vector<std::pair<size_t, size_t>> shared_;
+  int64_t many_vectors_ = cuda::kManyVectors;
+  bool wide_index_ = false;
   std::vector<std::byte> workspace_;
   Launch launch_;
 };
@@ -106,6 +119,35 @@ void check_all(const Cases& cases, double tolerance = 2e-6) {
   for (const auto& c : cases) c->check(tolerance);
 }
 
+// A map of one row by the dice. Its first output can have the memory of its first input.
+void fill_map(LoopBody& body, uint64_t seed) {
+  test::Random random(seed);
+  const auto one_of = [&]<typename T>(const std::vector<T>& from) {
+    return from[static_cast<size_t>(random.integer(0, static_cast<int64_t>(from.size()) - 1))];
+  };
+  const auto as_float = [](const Value& x) { return cast(x, DType::f32); };
+  const Shape one = Shape::filled(body.space.rank(), 1);
+  const DType first = one_of(std::vector{DType::bf16, DType::f32});
+  Values values{as_float(body.full(first))};
+  if (random.chance(0.6))
+    values.push_back(
+        as_float(body.full(one_of(std::vector{DType::bf16, DType::f32, DType::f16, DType::u8}))));
+  if (random.chance(0.4)) values.push_back(as_float(broadcast_to(body.leaf(one, DType::bf16), body.space)));
+  if (random.chance(0.3))
+    values.push_back(as_float(iota(body.graph, body.space, body.space.rank() - 1)) * 1e-3);
+  if (random.chance(0.2)) values.push_back(as_float(roll(body.full(DType::bf16), body.space.back() / 3)));
+  if (random.chance(0.3))
+    values.push_back(where(body.full(DType::boolean), values[0], constant_like(values[0], -1)));
+  for (int step = 0; step < 4; ++step) {
+    const Value x = values.back(), y = one_of(values);
+    values.push_back(
+        one_of(Values{x * 0.5 + y, maximum(x, -y), tanh(x) - y, where(less(x, y), x, y * 0.25)}));
+  }
+  body.output(cast(values.back(), first));
+  if (random.chance(0.5)) body.output(cast(values[values.size() - 2], DType::bf16));
+  if (random.chance(0.3)) body.output(less(values.back(), values.front()));
+}
+
 }  // namespace
 
 TEST_CASE("cuda loop: the bodies of models") {
@@ -120,18 +162,58 @@ TEST_CASE("cuda loop: the bodies of models") {
 
 TEST_CASE("cuda loop: threads with several vectors, where little is read of each") {
   Cases cases;
-  const auto add = [&](const Shape& space, const std::function<void(LoopBody&)>& build) {
+  const auto vectors = [&](const Shape& space, const std::function<void(LoopBody&)>& build) {
     cases.push_back(std::make_unique<Case>(space, 3, build));
+    return cases.back()->plan().per_lane;
   };
-  add({1 << 20}, [](LoopBody& b) { b.output(cast(b.full(), DType::bf16)); });
-  add({(1 << 20) + 1026}, [](LoopBody& b) { b.output(cast(b.full(DType::bf16), DType::f32)); });
-  add({1 << 10, (1 << 10) + 1}, [](LoopBody& b) {
-    const Value x = b.full();
-    b.output(x * 0.5);
-    b.output(less(x, x * 0.25));
-  });
+  constexpr int64_t kMany = 4 * cuda::kManyVectors;  // elements
+  CHECK(vectors({kMany}, [](LoopBody& b) { b.output(cast(b.full(), DType::bf16)); }) == 2);
+  CHECK(vectors({kMany - 4}, [](LoopBody& b) { b.output(cast(b.full(), DType::bf16)); }) == 1);
+  CHECK(vectors({kMany + 1026}, [](LoopBody& b) { b.output(cast(b.full(DType::bf16), DType::f32)); }) == 4);
+  CHECK(vectors({1 << 10, (1 << 10) + 1}, [](LoopBody& b) {
+          const Value x = b.full();
+          b.output(x * 0.5);
+          b.output(less(x, x * 0.25));
+        }) == 2);
   cases.back()->share(0, 0);
+  cases.erase(cases.begin() + 1);
   check_all(cases);
+}
+
+TEST_CASE("cuda loop: random maps whose threads have several vectors, where blocks end and beside it") {
+  Cases cases;
+  std::set<int> vectors;
+  const auto add = [&](const Shape& space, uint64_t seed) -> const Case& {
+    const bool is_dense = seed % 3 > 0;
+    cases.push_back(std::make_unique<Case>(
+        space, seed, [seed](LoopBody& body) { fill_map(body, seed); }, !is_dense,
+        is_dense ? Layout::dense : static_cast<Layout>(seed % 4)));
+    cases.back()->take_several_vectors();
+    if (is_dense && seed % 2 == 0) cases.back()->share(0, 0);
+    return *cases.back();
+  };
+  for (uint64_t seed = 1; seed <= 12; ++seed) {
+    const cuda::LoopPlan plan = add({5}, seed).plan();
+    vectors.insert(plan.per_lane);
+    const int64_t block = int64_t{plan.lanes} * plan.per_lane * plan.vector;
+    for (const int64_t size : {block - 1, block, block + 1, 2 * block + 77}) add({size}, seed);
+    add({3, block}, seed);
+  }
+  CHECK(vectors.size() > 2);
+  check_all(cases);
+}
+
+TEST_CASE("cuda loop: positions of 64 bits, which only large tensors need") {
+  Cases cases;
+  uint64_t seed = 100;
+  for (const Shape& space : {Shape{5000}, Shape{23, 33}, Shape{5, 4, 33}, Shape{3, 5000}, Shape{1, 20000}})
+    for (int repeat = 0; repeat < 3; ++repeat, ++seed) {
+      cases.push_back(std::make_unique<Case>(
+          space, seed, [seed](LoopBody& body) { test::fill_randomly(body, seed); }, true,
+          static_cast<Layout>(seed % 4)));
+      cases.back()->widen_index();
+    }
+  check_all(cases, 1e-5);
 }
 
 TEST_CASE("cuda loop: random bodies in every layout") {

@@ -1,16 +1,22 @@
 // What moves and adds whole rows on the CUDA backend, against the reference.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 
+#include "cuda/kernels.h"
 #include "nf/executable.h"
 #include "nf/gradients.h"
 #include "nf/ops.h"
 #include "tests/cuda/emulated_gpu.h"
+#include "tests/cuda/recording_gpu.h"
 #include "tests/support/graphs.h"
+#include "tests/support/loops.h"
 
 using namespace nf;
 using test::Bindings;
+using test::Layout;
+using test::Memory;
 using test::Tensor;
 
 namespace {
@@ -29,6 +35,55 @@ void check(const Graph& graph, const Bindings& inputs, const Bindings& state = {
 }
 
 Tensor whole(const Shape& shape, uint64_t seed) { return test::random_integers(shape, seed, -64, 64); }
+
+Memory memory_of(const Tensor& tensor, DType dtype, Layout layout = Layout::dense) {
+  Memory memory(dtype, tensor.shape, layout);
+  for (int64_t i = 0; i < tensor.shape.elements(); ++i) memory.set(i, tensor.data[static_cast<size_t>(i)]);
+  return memory;
+}
+
+std::vector<double> elements_of(const Memory& memory) {
+  std::vector<double> elements;
+  for (int64_t i = 0; i < memory.view().shape.elements(); ++i) elements.push_back(memory.get(i));
+  return elements;
+}
+
+// A node and what it shall make of its inputs' memory.
+struct Large {
+  Value value;
+  Launch (*bind)(const cuda::BoundNode& bound);
+  std::vector<Memory> inputs;
+  Memory output;
+  std::vector<double> expected;
+};
+
+// Runs the nodes as if their tensors were large.
+void check_as_large(const std::vector<Large>& cases) {
+  const auto recording = std::make_shared<cuda::RecordingGpu>();
+  cuda::KernelLibrary library(cuda::emulated_gpu(), cases.size()), recorded(recording, cases.size());
+  std::vector<Launch> launches;
+  for (const Large& c : cases)
+    for (cuda::KernelLibrary* each : {&recorded, &library}) {
+      const Launch launch = c.bind({.graph = *c.value.graph,
+                                    .node = c.value.graph->node(c.value.id.node),
+                                    .inputs = test::views(c.inputs),
+                                    .outputs = {c.output.view()},
+                                    .workspace = nullptr,
+                                    .library = *each,
+                                    .wide_index = true});
+      if (each == &library) launches.push_back(launch);
+    }
+  recorded.compile();
+  for (const auto& [name, source] : recording->kernels())
+    CHECK(source.text.find(", uint64_t>(params)") != std::string::npos);
+  library.compile();
+  for (size_t i = 0; i < cases.size(); ++i) {
+    launches[i]();
+    CAPTURE(i);
+    CHECK(elements_of(cases[i].output) == cases[i].expected);
+  }
+  library.faults()->check();
+}
 
 }  // namespace
 
@@ -161,4 +216,52 @@ TEST_CASE("cuda: states are written, and slices of them from an entry on") {
       CHECK(bytes_of("cache") == test::encode(whole({2, 9, width}, 3), DType::bf16));
     }
   }
+}
+
+TEST_CASE("emulator: positions of 64 bits, which only large tensors need, lead to the same places") {
+  Graph graph;
+  const Value start = input(graph, "start", DType::i32, {}), ids = input(graph, "ids", DType::i32, {70});
+  const auto bytes = [](const Shape& shape, uint64_t seed) {
+    return test::random_integers(shape, seed, 0, 100);
+  };
+  // Appends the rows `first` to `last` of so many elements.
+  const auto append = [](std::vector<double>& to, const Tensor& from, int64_t first, int64_t last,
+                         int64_t width) {
+    to.insert(to.end(), from.data.begin() + first * width, from.data.begin() + last * width);
+  };
+  const Shape shape{6, 10, 12}, part{6, 3, 12};
+  const Tensor a = bytes(shape, 1), b = bytes(shape, 2), x = bytes(part, 3), table = bytes({11, 64}, 4),
+               rows = test::random_integers({70}, 5, 0, 10);
+  std::vector<Large> cases;
+  for (const DType dtype : {DType::f32, DType::bf16, DType::u8}) {
+    const auto named = [&](const char* name) { return name + std::string(nf::name(dtype)); };
+    const Value joined =
+        concat({input(graph, named("a"), dtype, shape), input(graph, named("b"), dtype, shape)}, 1);
+    for (const Layout layout : {Layout::dense, Layout::transposed, Layout::sliced, Layout::reversed}) {
+      Large& c = cases.emplace_back(Large{joined, cuda::bind_concat, {}, Memory(dtype, {6, 20, 12}), {}});
+      c.inputs.push_back(memory_of(a, dtype, layout));
+      c.inputs.push_back(memory_of(b, dtype));
+      for (int64_t i = 0; i < 6; ++i)
+        for (const Tensor* from : {&a, &b}) append(c.expected, *from, i, i + 1, 120);
+    }
+    const Value gathered = embedding(input(graph, named("table"), dtype, {11, 64}), ids);
+    Large& gather = cases.emplace_back(Large{gathered, cuda::bind_gather, {}, Memory(dtype, {70, 64}), {}});
+    gather.inputs.push_back(memory_of(table, dtype));
+    gather.inputs.push_back(memory_of(rows, DType::i32));
+    for (const double id : rows.data)
+      append(gather.expected, table, static_cast<int64_t>(id), static_cast<int64_t>(id) + 1, 64);
+
+    const Value written = assign_slice(state(graph, named("state"), dtype, shape),
+                                       input(graph, named("x"), dtype, part), start);
+    Large& write = cases.emplace_back(Large{written, cuda::bind_assign_slice, {}, memory_of(a, dtype), {}});
+    write.inputs.push_back(memory_of(a, dtype));
+    write.inputs.push_back(memory_of(x, dtype));
+    write.inputs.push_back(memory_of({{}, {4}}, DType::i32));
+    for (int64_t i = 0; i < 6; ++i) {
+      append(write.expected, a, i * 10, i * 10 + 4, 12);
+      append(write.expected, x, i * 3, i * 3 + 3, 12);
+      append(write.expected, a, i * 10 + 7, i * 10 + 10, 12);
+    }
+  }
+  check_as_large(cases);
 }
