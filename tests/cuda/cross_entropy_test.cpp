@@ -179,3 +179,39 @@ TEST_CASE("cuda: a logit of minus infinity counts as nothing") {
   const Tensor loss = test::run_on(cuda::emulated_cuda_device(), graph, inputs, state)[0];
   CHECK(loss.data[0] == doctest::Approx(std::log(4.0)));
 }
+
+TEST_CASE("cuda: a logit of minus infinity has no gradient, and spoils no other's") {
+  for (const CapType cap : {CapType::none, CapType::soft, CapType::hard})
+    for (const bool scaled : {false, true})
+      for (const DType dtype : {DType::f32, DType::bf16}) {
+        CAPTURE(static_cast<int>(cap));
+        CAPTURE(scaled);
+        const Case c{.name = "-inf",
+                     .tokens = 3,
+                     .width = 4,
+                     .vocab = 70,
+                     .options = {.logit_scale = 0.5, .cap = 3, .cap_type = cap, .z_loss = 0.01},
+                     .scaled = scaled};
+        Graph graph;
+        build(graph, c, dtype);
+        // Of token 1 alone; its target is another.
+        Bindings inputs = inputs_of(c, dtype);
+        inputs["targets"].data = {3, 5, kIgnoreIndex};
+        for (size_t row = 0; row < 70; ++row) inputs["weight"].data[row * 4] = 0;
+        for (const size_t row : {0, 33, 69}) inputs["weight"].data[row * 4] = test::rounded(-1e30, dtype);
+        for (size_t token = 0; token < 3; ++token) inputs["hidden"].data[token * 4] = 0;
+        inputs["hidden"].data[4] = test::rounded(1e30, dtype);
+        const std::vector<Tensor> expected = test::run_reference(graph, inputs);
+        Bindings state;
+        const std::vector<Tensor> results = test::run_on(cuda::emulated_cuda_device(), graph, inputs, state);
+        for (size_t i = 0; i < results.size(); ++i)
+          for (size_t j = 0; j < results[i].data.size(); ++j) {
+            CAPTURE(i);
+            CAPTURE(j);
+            const double got = results[i].data[j], wanted = expected[i].data[j];
+            REQUIRE(std::isfinite(got));
+            const double tolerance = i == 0 || dtype == DType::f32 ? 1e-5 : 2e-2;
+            CHECK(std::abs(got - wanted) <= tolerance * std::max(1.0, std::abs(wanted)));
+          }
+      }
+}
