@@ -128,9 +128,9 @@ class Binder {
   }
 
   void rows(std::string_view function, int64_t count, const CrossEntropyParams& p) {
-    steps_.push_back(
-        bound_.library.launch(instantiate("cross_entropy.cuh", "CrossEntropyParams", function, kLossThreads),
-                              {.grid_x = blocks(count, 1), .threads = kLossThreads}, p));
+    steps_.push_back(bound_.library.launch(
+        instantiate("cross_entropy.cuh", "CrossEntropyParams", function, kLossThreads, kLossBlocks),
+        {.grid_x = blocks(count, 1), .threads = kLossThreads}, p));
   }
 
   void product(const Product& product, const void* a, const void* b, void* c) {

@@ -7,6 +7,8 @@
 #include <string>
 #include <utility>
 
+#include "cuda/kernels.h"
+#include "cuda/kernels/cross_entropy_params.h"
 #include "models/training_step.h"
 #include "nf/executable.h"
 #include "nf/gradients.h"
@@ -72,12 +74,73 @@ std::map<std::string, cuda::KernelSource> kernels_of_attention(const cuda::GpuKi
   return gpu->kernels();
 }
 
+// The loss with what costs most registers.
+std::map<std::string, cuda::KernelSource> kernels_of_losses(const cuda::GpuKind& kind) {
+  const auto gpu = std::make_shared<cuda::RecordingGpu>(kind);
+  const auto device = cuda::gpu_device([&] { return gpu; });
+  for (const DType dtype : {DType::bf16, DType::f32})
+    for (const CapType cap : {CapType::soft, CapType::hard}) {
+      Graph graph;
+      const Value hidden = input(graph, "hidden", dtype, {64, 64}),
+                  weight = input(graph, "weight", dtype, {512, 64}),
+                  targets = input(graph, "targets", DType::i32, {64}),
+                  scale = input(graph, "scale", DType::f32, {512});
+      const Values wrt{hidden, weight, scale};
+      const Value loss = linear_cross_entropy(hidden, weight, targets,
+                                              {.logit_scale = 0.5,
+                                               .cap = 30,
+                                               .cap_type = cap,
+                                               .z_loss = 1e-4,
+                                               .vocab_size = 500,
+                                               .scale = scale});
+      int i = 0;
+      for (const Value& grad : gradients(sum(loss), wrt)) graph.output(std::to_string(i++), grad);
+      compile(graph, std::make_shared<State>(device));
+    }
+  return gpu->kernels();
+}
+
+// Of tensors that no test could hold, whose positions have 64 bits. Nothing is launched: addresses are none.
+std::map<std::string, cuda::KernelSource> kernels_of_large_tensors(const cuda::GpuKind& kind) {
+  const auto gpu = std::make_shared<cuda::RecordingGpu>(kind);
+  const auto device = cuda::gpu_device([&] { return gpu; });
+  Graph graph;
+  const int64_t count = int64_t{1} << 25, width = 2048;
+  const Value table = input(graph, "table", DType::bf16, {1000, width}),
+              ids = input(graph, "ids", DType::i32, {count}),
+              x = input(graph, "x", DType::bf16, {count, width});
+  graph.output("rows", embedding(table, ids));
+  graph.output("twice", concat({x, x}, 1));
+  const Value y = cast(x, DType::f32);
+  graph.output("map", cast(y * 2.0, DType::bf16));
+  graph.output("softmax", softmax(y));
+  graph.output("sum", reduce_sum(y, {0}));
+  const Plan planned = plan(graph, *device);
+  const Graph& lowered = *planned.graph;
+  cuda::KernelLibrary library(gpu, planned.steps.size());
+  const auto view = [&](ValueId id) {
+    const TensorType& type = lowered.type(id);
+    return TensorView{nullptr, type.dtype, type.shape, dense_strides(type.shape)};
+  };
+  for (const Plan::Step& step : planned.steps) {
+    const Node& node = lowered.node(step.node);
+    cuda::BoundNode bound{lowered, node, {}, {}, nullptr, library};
+    for (const ValueId id : node.inputs) bound.inputs.push_back(view(id));
+    for (int32_t i = 0; i < static_cast<int32_t>(node.outputs.size()); ++i)
+      bound.outputs.push_back(view({step.node, i}));
+    cuda::find_kernel(node.op)->bind(bound);
+  }
+  library.compile();
+  return gpu->kernels();
+}
+
 #if NF_HAVE_NVRTC
 
 // What the machine code (an ELF file with one kernel) says of itself in its section .nv.info.
 struct Needs {
   uint32_t registers = 0, frame_bytes = 0;
 };
+constexpr uint32_t kProcessorRegisters = 1 << 16;  // threads get theirs by eights
 template <typename T>
 T at(const std::string& bytes, size_t offset) {
   T value{};
@@ -123,6 +186,14 @@ TEST_CASE("cuda: NVRTC compiles the kernels of the models' steps, and no thread 
       other.processors = processors;
       kernels.merge(kernels_of_attention(other));
     }
+    std::map<std::string, cuda::KernelSource> large = kernels_of_large_tensors(kind);
+    for (const auto& [name, source] : large) {
+      CAPTURE(source.text);
+      CHECK((source.text.find(", uint64_t>(") != std::string::npos ||
+             source.text.find("using Index = int64_t;") != std::string::npos));
+    }
+    kernels.merge(large);
+    kernels.merge(kernels_of_losses(kind));
 #if NF_HAVE_NVRTC
     std::vector<cuda::KernelSource> sources;
     for (const auto& [name, source] : kernels) sources.push_back(source);
@@ -132,6 +203,8 @@ TEST_CASE("cuda: NVRTC compiles the kernels of the models' steps, and no thread 
       CAPTURE(sources[i].text);
       CHECK(needs.registers > 0);
       CHECK(needs.frame_bytes == 0);
+      if (sources[i].name.starts_with("cross_entropy"))
+        CHECK((needs.registers + 7) / 8 * 8 * cuda::kLossThreads * 3 <= kProcessorRegisters);
     }
 #else
     MESSAGE("there is no CUDA toolkit: the kernels were not compiled");

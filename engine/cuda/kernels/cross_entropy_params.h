@@ -5,6 +5,9 @@
 namespace nf::cuda {
 
 constexpr int kLossThreads = 512;  // of every block
+// That fit on a processor at once. A soft cap and a scale would take registers for two alone; with four
+// blocks they would not find enough.
+constexpr int kLossBlocks = 3;
 constexpr int kScaleColumns = 32;  // of a block of scale_gradient
 
 enum class LogitCap : int32_t { none, soft, hard };
