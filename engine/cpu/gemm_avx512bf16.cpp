@@ -44,7 +44,8 @@ __mmask32 mask32(int64_t count) {
 }
 
 // One panel. k is contiguous, and so are the pairs: 16 x 16 blocks of units are transposed.
-void pack_transposed(const uint16_t* panel, const PanelSource& s, int64_t rows, int64_t pitch, uint32_t* to) {
+void pack_transposed(const uint16_t* panel, const PanelSource& s, int64_t readable, int64_t pitch,
+                     uint32_t* to) {
   for (int64_t i = 0; i < pitch; i += kLanes) {
     const uint16_t* from = panel + i * s.width_stride;
     uint32_t* out = to + i;
@@ -54,12 +55,12 @@ void pack_transposed(const uint16_t* panel, const PanelSource& s, int64_t rows, 
       // Sixteen streams are more than the processor follows by itself: eight lines ahead along the row.
 #pragma GCC unroll 16
       for (int row = 0; row < kLanes; ++row) _mm_prefetch(from + row * s.width_stride + k + 256, _MM_HINT_T0);
-      load_block(from + k, s.width_stride, rows - i, ~__mmask32{0}, v);
+      load_block(from + k, s.width_stride, readable - i, ~__mmask32{0}, v);
 #pragma GCC unroll 16
       for (int step = 0; step < 16; ++step) _mm512_storeu_si512(out + step * pitch, v[step]);
     }
     if (k == s.k) continue;
-    load_block(from + k, s.width_stride, rows - i, mask32(s.k - k), v);
+    load_block(from + k, s.width_stride, readable - i, mask32(s.k - k), v);
     for (int step = 0; step < (s.k - k + 1) / 2; ++step) _mm512_storeu_si512(out + step * pitch, v[step]);
   }
 }
@@ -125,11 +126,11 @@ void pack_row_group(const uint16_t* from, const PanelSource& s, int64_t k, std::
   }
 }
 
-void pack_any(const uint16_t* from, const PanelSource& s, int64_t rows, int64_t pitch, uint32_t* to) {
+void pack_any(const uint16_t* from, const PanelSource& s, int64_t readable, int64_t pitch, uint32_t* to) {
   for (int64_t k = 0; k < s.k; k += 2, from += 2 * s.k_stride, to += pitch)
     for (int64_t i = 0; i < pitch; ++i) {
       const uint16_t* at = from + i * s.width_stride;
-      const uint32_t low = i < rows ? at[0] : 0, high = i < rows && k + 1 < s.k ? at[s.k_stride] : 0;
+      const uint32_t low = i < readable ? at[0] : 0, high = i < readable && k + 1 < s.k ? at[s.k_stride] : 0;
       to[i] = low | high << 16;
     }
 }
@@ -146,8 +147,7 @@ void pack(const PanelSource& s, const Panels& panels, int64_t first, int64_t las
   };
   for (int64_t p = first; p < last; ++p) {
     const auto one = s.k_stride == 1 ? pack_transposed : pack_any;
-    one(from + panels.begin(p) * s.width_stride, s, panels.width - panels.begin(p), panels.pitch(p),
-        target(p));
+    one(from + panels.begin(p) * s.width_stride, s, panels.readable(p), panels.pitch(p), target(p));
   }
 }
 

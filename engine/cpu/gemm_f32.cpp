@@ -53,10 +53,10 @@ HWY_INLINE hn::Vec<D> load(D d, const bf16* from) {
 #if HWY_TARGET == HWY_SCALAR
 
 template <typename T>
-void pack_transposed(const T* from, const PanelSource& s, int64_t rows, int64_t pitch, float* to) {
+void pack_transposed(const T* from, const PanelSource& s, int64_t readable, int64_t pitch, float* to) {
   for (int64_t i = 0; i < pitch; ++i)
     for (int64_t k = 0; k < s.k; ++k)
-      to[k * pitch + i] = i < rows ? load_one(from + i * s.width_stride + k) : 0;
+      to[k * pitch + i] = i < readable ? load_one(from + i * s.width_stride + k) : 0;
 }
 
 #else
@@ -80,15 +80,15 @@ HWY_INLINE void transpose_quads(D d, hn::Vec<D> (&rows)[4]) {
   rows[3] = hn::BitCast(d, hn::InterleaveUpper(pairs, high01, high23));
 }
 
-// Four units of every fourth row, or column, `stride` bytes apart.
+// Four units of every fourth row (or column); rows lie `row_bytes` apart.
 template <class D>
-HWY_INLINE hn::Vec<D> load_quads(D d, const char* from, int64_t stride) {
+HWY_INLINE hn::Vec<D> load_quads(D d, const char* from, int64_t row_bytes) {
   if constexpr (hn::MaxLanes(D()) == kQuad) {
     return hn::LoadU(d, reinterpret_cast<const uint32_t*>(from));
   } else {
     const hn::Half<D> half;
-    const int64_t middle = static_cast<int64_t>(hn::MaxLanes(D()) / 2) * stride;
-    return hn::Combine(d, load_quads(half, from + middle, stride), load_quads(half, from, stride));
+    const int64_t middle = static_cast<int64_t>(hn::MaxLanes(D()) / 2) * row_bytes;
+    return hn::Combine(d, load_quads(half, from + middle, row_bytes), load_quads(half, from, row_bytes));
   }
 }
 
@@ -97,21 +97,22 @@ template <typename T>
 HWY_INLINE void transpose_block(const T* from, int64_t stride, int64_t rows, int64_t pitch, float* to) {
   const Block d;
   const auto zero = hn::Zero(d);
-  hn::Vec<Block> steps[4] = {rows > 0 ? load(d, from) : zero, rows > 1 ? load(d, from + stride) : zero,
-                             rows > 2 ? load(d, from + 2 * stride) : zero,
-                             rows > 3 ? load(d, from + 3 * stride) : zero};
+  hn::Vec<Block> steps[kQuad] = {rows > 0 ? load(d, from) : zero, rows > 1 ? load(d, from + stride) : zero,
+                                 rows > 2 ? load(d, from + 2 * stride) : zero,
+                                 rows > 3 ? load(d, from + 3 * stride) : zero};
   transpose_quads(d, steps);
   HWY_UNROLL(4)
-  for (int i = 0; i < 4; ++i) hn::StoreU(steps[i], d, to + i * pitch);
+  for (int i = 0; i < kQuad; ++i) hn::StoreU(steps[i], d, to + i * pitch);
 }
 
 // The same of a vector of rows, all there.
 HWY_INLINE void transpose_vector(const float* from, int64_t stride, int64_t pitch, float* to) {
   const Units d;
+  const int64_t row_bytes = stride * static_cast<int64_t>(sizeof(float));
   hn::Vec<Units> steps[kQuad];
   HWY_UNROLL(4)
   for (int i = 0; i < kQuad; ++i)
-    steps[i] = load_quads(d, reinterpret_cast<const char*>(from + i * stride), stride * 4);
+    steps[i] = load_quads(d, reinterpret_cast<const char*>(from + i * stride), row_bytes);
   transpose_quads(d, steps);
   HWY_UNROLL(4)
   for (int i = 0; i < kQuad; ++i) hn::Store(hn::BitCast(Wide(), steps[i]), Wide(), to + i * pitch);
@@ -119,13 +120,14 @@ HWY_INLINE void transpose_vector(const float* from, int64_t stride, int64_t pitc
 
 // k is contiguous.
 template <typename T>
-void pack_transposed(const T* from, const PanelSource& s, int64_t rows, int64_t pitch, float* to) {
+void pack_transposed(const T* from, const PanelSource& s, int64_t readable, int64_t pitch, float* to) {
   const int64_t whole = s.k / kQuad * kQuad;
   for (int64_t i = 0; i < pitch; i += kLanes) {
     const T* const first = from + i * s.width_stride;
     if constexpr (std::is_same_v<T, float>) {
-      if (i + kLanes <= rows) {
-        constexpr int64_t kLine = 16, kAhead = 8 * kLine;  // more rows than the processor follows by itself
+      if (i + kLanes <= readable) {
+        constexpr int64_t kLine = 16,
+                          kAhead = 8 * kLine;  // so many rows the processor may not follow by itself
         for (int64_t k = 0; k < whole; k += kQuad) {
           for (int64_t row = 0; k % kLine == 0 && row < kLanes; ++row)
             hwy::Prefetch(first + row * s.width_stride + k + kAhead);
@@ -136,12 +138,12 @@ void pack_transposed(const T* from, const PanelSource& s, int64_t rows, int64_t 
     }
     for (int64_t j = 0; j < kLanes; j += kQuad)
       for (int64_t k = 0; k < whole; k += kQuad)
-        transpose_block(first + j * s.width_stride + k, s.width_stride, rows - i - j, pitch,
+        transpose_block(first + j * s.width_stride + k, s.width_stride, readable - i - j, pitch,
                         to + k * pitch + i + j);
   }
   for (int64_t k = whole; k < s.k; ++k)
     for (int64_t i = 0; i < pitch; ++i)
-      to[k * pitch + i] = i < rows ? load_one(from + i * s.width_stride + k) : 0;
+      to[k * pitch + i] = i < readable ? load_one(from + i * s.width_stride + k) : 0;
 }
 
 #endif
@@ -163,9 +165,9 @@ void pack_rows(const T* from, const PanelSource& s, int64_t k, int64_t readable,
 }
 
 template <typename T>
-void pack_any(const T* from, const PanelSource& s, int64_t rows, int64_t pitch, float* to) {
+void pack_any(const T* from, const PanelSource& s, int64_t readable, int64_t pitch, float* to) {
   for (int64_t k = 0; k < s.k; ++k, from += s.k_stride, to += pitch)
-    for (int64_t i = 0; i < pitch; ++i) to[i] = i < rows ? load_one(from + i * s.width_stride) : 0;
+    for (int64_t i = 0; i < pitch; ++i) to[i] = i < readable ? load_one(from + i * s.width_stride) : 0;
 }
 
 template <typename T>
@@ -182,8 +184,7 @@ void pack_as(const PanelSource& s, const Panels& panels, int64_t first, int64_t 
   }
   for (int64_t p = first; p < last; ++p) {
     const auto one = s.k_stride == 1 ? pack_transposed<T> : pack_any<T>;
-    one(from + panels.begin(p) * s.width_stride, s, panels.width - panels.begin(p), panels.pitch(p),
-        target(p));
+    one(from + panels.begin(p) * s.width_stride, s, panels.readable(p), panels.pitch(p), target(p));
   }
 }
 

@@ -39,6 +39,8 @@ struct Panels {
   }
   int64_t begin(int64_t panel) const { return part_begin(ceil_div(width, lanes), count, panel) * lanes; }
   int64_t used(int64_t panel) const { return std::min(width, begin(panel + 1)) - begin(panel); }
+  // From the panel's begin to the operand's end.
+  int64_t readable(int64_t panel) const { return width - begin(panel); }
   int64_t pitch(int64_t panel) const { return padded != 0 ? padded : begin(panel + 1) - begin(panel); }
   // Sum of the pitches of all panels before.
   int64_t offset(int64_t panel) const { return padded != 0 ? panel * padded : begin(panel); }
@@ -53,29 +55,29 @@ struct PanelSource {
   int64_t k;
 };
 
-// Packing an operand whose width is contiguous takes few elements of k from all panels, then the next ones:
-// whole rows are read in turn, as memory delivers them fastest, and cache lines that two panels share are
-// still there for the second.
-constexpr int64_t kRowGroup = 8, kPanelsAtOnce = 8;
+// Packing an operand whose width is contiguous takes few elements of k from all panels that it is asked for,
+// then the next ones: rows are read from end to end, as memory delivers them fastest, and cache lines that
+// two panels share are still there for the second.
+constexpr int64_t kRowGroup = 8;
+constexpr int64_t kPanelsAtOnce = 128;  // more than the vector kernels are ever asked for
 
 struct RowPart {
   int64_t begin, readable;  // the panel's place in a row, and elements from there to the row's end
   int64_t pitch, offset;
 };
 
-// Calls pack(k, parts) for each group of kRowGroup elements from k on and the panels in [first, last), of
-// which so many at once as above; the parts' offsets count from the first panel's.
+// Calls pack(k, parts) for each group of kRowGroup elements from k on; parts are the panels in [first, last),
+// and their offsets count from the first one's.
 template <typename Pack>
 void in_row_groups(const PanelSource& source, const Panels& panels, int64_t first, int64_t last, Pack pack) {
-  for (int64_t k = 0; k < source.k; k += kRowGroup)
-    for (int64_t p = first; p < last; p += kPanelsAtOnce) {
-      RowPart parts[kPanelsAtOnce];
-      const int64_t count = std::min(kPanelsAtOnce, last - p);
-      for (int64_t i = 0; i < count; ++i)
-        parts[i] = {panels.begin(p + i), panels.width - panels.begin(p + i), panels.pitch(p + i),
-                    panels.offset(p + i) - panels.offset(first)};
-      pack(k, std::span<const RowPart>(parts, count));
-    }
+  for (int64_t p = first; p < last; p += kPanelsAtOnce) {
+    RowPart parts[kPanelsAtOnce];
+    const int64_t count = std::min(kPanelsAtOnce, last - p);
+    for (int64_t i = 0; i < count; ++i)
+      parts[i] = {panels.begin(p + i), panels.readable(p + i), panels.pitch(p + i),
+                  panels.offset(p + i) - panels.offset(first)};
+    for (int64_t k = 0; k < source.k; k += kRowGroup) pack(k, std::span<const RowPart>(parts, count));
+  }
 }
 
 constexpr int kMaxThinRows = 4;
@@ -170,7 +172,7 @@ struct GemmKernel {
 
   // Packs panels [first, last) of ceil(k / k_per_step) steps, one after the other from `to` on, which is
   // aligned like a vector. The missing half of a last pair is zero; units beyond a panel's used width are
-  // anything.
+  // anything: what the operand has there is read.
   void (*pack)(const PanelSource& source, const Panels& panels, int64_t first, int64_t last, void* to);
 
   // The tile of rows in [1, max_rows] and vectors in [1, max_vectors].
