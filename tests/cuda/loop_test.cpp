@@ -12,6 +12,7 @@
 #include "graph/loop.h"
 #include "nf/ops.h"
 #include "tests/cuda/emulated_gpu.h"
+#include "tests/cuda/recording_gpu.h"
 #include "tests/support/graphs.h"
 #include "tests/support/loops.h"
 
@@ -162,21 +163,24 @@ TEST_CASE("cuda loop: the bodies of models") {
 
 TEST_CASE("cuda loop: threads with several vectors, where little is read of each") {
   Cases cases;
-  const auto vectors = [&](const Shape& space, const std::function<void(LoopBody&)>& build) {
-    cases.push_back(std::make_unique<Case>(space, 3, build));
-    return cases.back()->plan().per_lane;
+  const auto add = [&](const Shape& space, const std::function<void(LoopBody&)>& build) -> Case& {
+    return *cases.emplace_back(std::make_unique<Case>(space, 3, build));
   };
   constexpr int64_t kMany = 4 * cuda::kManyVectors;  // elements
-  CHECK(vectors({kMany}, [](LoopBody& b) { b.output(cast(b.full(), DType::bf16)); }) == 2);
-  CHECK(vectors({kMany - 4}, [](LoopBody& b) { b.output(cast(b.full(), DType::bf16)); }) == 1);
-  CHECK(vectors({kMany + 1026}, [](LoopBody& b) { b.output(cast(b.full(DType::bf16), DType::f32)); }) == 4);
-  CHECK(vectors({1 << 10, (1 << 10) + 1}, [](LoopBody& b) {
-          const Value x = b.full();
-          b.output(x * 0.5);
-          b.output(less(x, x * 0.25));
-        }) == 2);
-  cases.back()->share(0, 0);
-  cases.erase(cases.begin() + 1);
+  const auto narrow = [](LoopBody& b) { b.output(cast(b.full(), DType::bf16)); };
+  CHECK(Case({kMany - 4}, 3, narrow).plan().per_lane == 1);
+  const Case& two = add({kMany}, narrow);
+  const Case& four =
+      add({kMany + 1026}, [](LoopBody& b) { b.output(cast(b.full(DType::bf16), DType::f32)); });
+  Case& shared = add({1 << 10, (1 << 10) + 1}, [](LoopBody& b) {
+    const Value x = b.full();
+    b.output(x * 0.5);
+    b.output(less(x, x * 0.25));
+  });
+  shared.share(0, 0);
+  CHECK(two.plan().per_lane == 2);
+  CHECK(four.plan().per_lane == 4);
+  CHECK(shared.plan().per_lane == 2);
   check_all(cases);
 }
 
@@ -213,6 +217,14 @@ TEST_CASE("cuda loop: positions of 64 bits, which only large tensors need") {
           static_cast<Layout>(seed % 4)));
       cases.back()->widen_index();
     }
+  const auto recording = std::make_shared<cuda::RecordingGpu>();
+  cuda::KernelLibrary recorded(recording);
+  for (const auto& c : cases) c->bind(recorded);
+  recorded.compile();
+  size_t wide = 0;
+  for (const auto& [name, source] : recording->kernels())
+    wide += source.text.find("using Index = int64_t;") != std::string::npos ? 1 : 0;
+  CHECK(wide > 5);
   check_all(cases, 1e-5);
 }
 

@@ -74,6 +74,7 @@ void check_as_large(const std::vector<Large>& cases) {
       if (each == &library) launches.push_back(launch);
     }
   recorded.compile();
+  CHECK(recording->kernels().size() > 1);
   for (const auto& [name, source] : recording->kernels())
     CHECK(source.text.find(", uint64_t>(params)") != std::string::npos);
   library.compile();

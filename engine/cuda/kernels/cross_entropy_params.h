@@ -5,8 +5,8 @@
 namespace nf::cuda {
 
 constexpr int kLossThreads = 512;  // of every block
-// That fit on a processor at once. A soft cap and a scale would take registers for two alone; with four
-// blocks they would not find enough.
+// Blocks that must fit on a processor at once. Unbounded, a soft cap with a scale takes so many registers
+// that two fit; bounded to four it would spill.
 constexpr int kLossBlocks = 3;
 constexpr int kScaleColumns = 32;  // of a block of scale_gradient
 
