@@ -67,6 +67,7 @@ struct Cut {
   int64_t row_blocks;      // of c
   int64_t column_blocks;   // of a chunk
   int64_t rows, columns;   // of the largest block
+  int64_t tile_rows;       // at most
   int threads;
 
   int64_t steps(int64_t k) const { return ceil_div(k, kernel->k_per_step); }
@@ -75,7 +76,7 @@ struct Cut {
     return std::min(k, part_begin(steps(k), k_blocks, index) * kernel->k_per_step);
   }
   Panels column_panels(int64_t n) const { return Panels::of_vectors(n, kernel->lanes, kernel->max_vectors); }
-  Panels row_panels(int64_t m) const { return Panels::of_rows(m, kernel->max_rows, kernel->row_pitch); }
+  Panels row_panels(int64_t m) const { return Panels::of_rows(m, tile_rows, kernel->row_pitch); }
   // Units that a step takes of `m` packed rows.
   int64_t row_units(int64_t m) const { return row_panels(m).count * kernel->row_pitch; }
 };
@@ -125,11 +126,18 @@ void cut_for_threads(const GemmArgs& args, Cut& cut) {
   }
 }
 
-// Whether a's own rows serve as they are. Rows a multiple of 4 KiB apart compete for the same few places in
-// the first-level cache and are better packed.
+// Whether a's own rows serve as they are.
 bool reads_rows(const GemmArgs& args, const GemmKernel& kernel) {
   return args.a.col_stride == 1 && args.a.dtype == kernel.operand && args.k % kernel.k_per_step == 0 &&
-         args.a.row_stride > 0 && args.a.row_stride * size_of(args.a.dtype) % 4096 != 0;
+         args.a.row_stride > 0;
+}
+
+// Rows of a tile. Those a multiple of 4 KiB apart compete for the same few places in the first-level cache,
+// of which there are 8 or 12.
+int64_t most_rows(const GemmArgs& args, const Cut& cut) {
+  constexpr int64_t kCompeting = 11;
+  const bool compete = cut.direct_a && args.a.row_stride * size_of(args.a.dtype) % 4096 == 0;
+  return std::min<int64_t>(cut.kernel->max_rows, compete ? kCompeting : cut.kernel->max_rows);
 }
 
 bool is_thin(const GemmArgs& args, const GemmKernel& kernel) {
@@ -146,6 +154,7 @@ Cut cut_of(const GemmArgs& args, int threads) {
   cut.threads = args.batch * args.m * args.n * args.k < kSmallWork ? 1 : std::max(threads, 1);
   cut.thin = is_thin(args, *cut.kernel);
   cut.direct_a = reads_rows(args, *cut.kernel);
+  cut.tile_rows = most_rows(args, cut);
   cut.few_rows = has_few_rows(args, cut);
   const bool few_items = args.batch < 4 * cut.threads;
   cut.shared = few_items && !cut.few_rows &&
