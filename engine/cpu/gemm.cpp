@@ -137,7 +137,7 @@ bool reads_rows(const GemmArgs& args, const GemmKernel& kernel) {
 int64_t most_rows(const GemmArgs& args, const Cut& cut) {
   constexpr int64_t kCompeting = 11;
   const bool compete = cut.direct_a && args.a.row_stride * size_of(args.a.dtype) % 4096 == 0;
-  return std::min<int64_t>(cut.kernel->max_rows, compete ? kCompeting : cut.kernel->max_rows);
+  return compete ? std::min<int64_t>(kCompeting, cut.kernel->max_rows) : cut.kernel->max_rows;
 }
 
 bool is_thin(const GemmArgs& args, const GemmKernel& kernel) {
@@ -274,9 +274,10 @@ void Block::multiply(int64_t k_block, int64_t first, int64_t last, const int32_t
     tile.b = b + (panels.offset(panel) - panels.offset(first)) * tile.steps;
     tile.columns = panels.used(panel);
     const auto vectors = static_cast<int>(panels.pitch(panel) / kernel.lanes);
+    tile.next_a = a_of_tile(0);
     for (int64_t i = 0; i < tiles.count; ++i) {
       const int64_t begin = tile_begins[static_cast<size_t>(i)];
-      tile.a = a_of_tile(i);
+      tile.a = tile.next_a;
       tile.next_a = a_of_tile(i + 1 < tiles.count ? i + 1 : 0);
       tile.c = sums != nullptr ? static_cast<void*>(sums + begin * columns() + column - first_column())
                                : static_cast<char*>(args.c) + c_index(begin, column) * size_of(args.c_dtype);
