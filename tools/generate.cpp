@@ -99,7 +99,7 @@ Generator::Generator(LoadedModel& model, DType compute, int64_t capacity)
 std::unique_ptr<Executable> Generator::compile_for(int64_t tokens) {
   return compile(*logits_step(model_.config,
                               {.batch = 1, .length = tokens, .compute = compute_, .cache_length = capacity_}),
-                 model_.state, {.name = tokens == 1 ? "decode" : "prefill"});
+                 model_.state, {.frozen = tokens == 1, .name = tokens == 1 ? "decode" : "prefill"});
 }
 
 std::span<const float> Generator::append(std::span<const int32_t> tokens) {

@@ -45,8 +45,11 @@ class CpuDevice : public Device {
       const Node& node = graph.node(step.node);
       const cpu::Kernel* kernel = cpu::find_kernel(node.op);
       require(kernel != nullptr, "cpu: {} in {} has no kernel", nf::name(node.op), graph.scope_name(node));
-      cpu::BoundNode bound_node{graph, node, {}, {}, bound.workspace(), threads_, &codes};
-      for (ValueId id : node.inputs) bound_node.inputs.push_back(bound.view(id));
+      cpu::BoundNode bound_node{graph, node, {}, {}, bound.workspace(), threads_, &codes, {}};
+      for (ValueId id : node.inputs) {
+        bound_node.inputs.push_back(bound.view(id));
+        bound_node.frozen.push_back(bound.is_frozen(id));
+      }
       for (int32_t output = 0; output < static_cast<int32_t>(node.outputs.size()); ++output)
         bound_node.outputs.push_back(bound.view({step.node, output}));
       launches.push_back(kernel->bind(bound_node));

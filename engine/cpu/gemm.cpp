@@ -384,18 +384,22 @@ void run_blocks(const Chunk& first, int64_t items, int32_t* workspace) {
 
 // A task is some columns of one product of the batch.
 void run_thin(const GemmArgs& args, const Cut& cut) {
-  const int64_t groups = ceil_div(args.n, kThinColumns), parts = std::min<int64_t>(groups, 8 * cut.threads);
+  const int64_t groups = ceil_div(args.n, kPackedColumns), parts = std::min<int64_t>(groups, 8 * cut.threads);
   parallel_for(cut.threads, args.batch * parts, [&](int64_t task) {
-    const int64_t item = task / parts, first = part_begin(groups, parts, task % parts) * kThinColumns;
-    const int64_t last = std::min(args.n, part_begin(groups, parts, task % parts + 1) * kThinColumns);
+    const auto column = [&](int64_t part) {
+      return std::min(args.n, part_begin(groups, parts, part) * kPackedColumns);
+    };
+    const int64_t item = task / parts, first = column(task % parts);
     ThinArgs part;
     part.a = element(args.a, item * args.a_batch_stride);
     part.a_row_bytes = args.a.row_stride * size_of(args.a.dtype);
     part.a_dtype = args.a.dtype;
     part.b_dtype = args.b.dtype;
-    part.b = element(args.b, item * args.b_batch_stride + first * args.b.col_stride);
+    part.packed = args.packed_b != nullptr;
+    part.b = part.packed ? static_cast<const char*>(args.packed_b) + first * args.k * size_of(args.b.dtype)
+                         : element(args.b, item * args.b_batch_stride + first * args.b.col_stride);
     part.b_column_bytes = args.b.col_stride * size_of(args.b.dtype);
-    part.columns = last - first;
+    part.columns = column(task % parts + 1) - first;
     part.k = args.k;
     part.k_blocks = cut.k_blocks;
     part.c = static_cast<char*>(args.c) + (item * args.c_batch_stride + first) * size_of(args.c_dtype);
@@ -405,6 +409,19 @@ void run_thin(const GemmArgs& args, const Cut& cut) {
                                                : TileStore::set_f32;
     cut.kernel->thin(static_cast<int>(args.m), part);
   });
+}
+
+// One of the panels that ThinArgs describes, of columns from `from` on; those that are missing are zero.
+void pack_thin_panel(const GemmKernel& kernel, const PanelSource& from, int64_t columns, void* to) {
+  if (from.dtype == kernel.operand)
+    return kernel.pack(from, Panels::of_rows(columns, kPackedColumns, kPackedColumns), 0, 1, to);
+  // bf16 where sums are of f32: packing for tiles would widen it.
+  const auto* b = static_cast<const bf16*>(from.data);
+  auto* panel = static_cast<bf16*>(to);
+  for (int64_t k = 0; k < from.k; k += kLineUnits)
+    for (int64_t i = 0; i < columns; ++i)
+      for (int64_t at = k; at < std::min(k + kLineUnits, from.k); ++at)
+        panel[at * kPackedColumns + i] = b[i * from.width_stride + at];
 }
 
 void run_chunk(const Chunk& chunk, int32_t* workspace) {
@@ -459,6 +476,25 @@ void gemm(const GemmArgs& args, void* workspace, int threads) {
         run_chunk({args, cut, item, column, panels, block, std::min(block + cut.chunk_blocks, cut.k_blocks)},
                   aligned);
     }
+}
+
+size_t packed_b_bytes(const GemmArgs& args) {
+  check(args);
+  const bool useful = args.batch == 1 && args.m > 0 && is_thin(args, kernel_for(args.a.dtype, args.b.dtype));
+  return useful ? static_cast<size_t>(round_up(args.n, kPackedColumns) * args.k * size_of(args.b.dtype)) : 0;
+}
+
+void pack_b(const GemmArgs& args, void* packed, int threads) {
+  const size_t bytes = packed_b_bytes(args);
+  const GemmKernel& kernel = kernel_for(args.a.dtype, args.b.dtype);
+  const int64_t panels = ceil_div(args.n, kPackedColumns);
+  parallel_for(threads, bytes == 0 ? 0 : panels, [&](int64_t panel) {
+    const int64_t first = panel * kPackedColumns;
+    pack_thin_panel(kernel,
+                    {element(args.b, first * args.b.col_stride), args.b.dtype, args.b.col_stride, 1, args.k},
+                    std::min(kPackedColumns, args.n - first),
+                    static_cast<char*>(packed) + panel * static_cast<int64_t>(bytes) / panels);
+  });
 }
 
 std::string_view gemm_kernel_name(const GemmArgs& args) {

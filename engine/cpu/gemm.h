@@ -34,8 +34,9 @@ struct GemmArgs {
   int64_t a_batch_stride = 0;  // in elements; 0 uses one a for the whole batch
   MatrixView b = {};           // [k, n]
   int64_t b_batch_stride = 0;
-  void* c = nullptr;           // [m, n], column stride 1; may not overlap a or b
-  DType c_dtype = DType::f32;  // f32 or bf16 (rounded once, from the whole f32 sum)
+  const void* packed_b = nullptr;  // what pack_b() has made of b, which is not read then; null: nothing
+  void* c = nullptr;               // [m, n], column stride 1; may not overlap a or b
+  DType c_dtype = DType::f32;      // f32 or bf16 (rounded once, from the whole f32 sum)
   int64_t c_row_stride = 0;
   int64_t c_batch_stride = 0;
   bool accumulate = false;  // c += a b; c must be f32
@@ -51,6 +52,12 @@ size_t gemm_workspace_of_any_strides(const GemmArgs& args, int threads);
 // task). `workspace` holds gemm_workspace(args, threads) bytes of any alignment, used by no one else during
 // the call. Allocates nothing. Throws Error for negative sizes, other dtypes, or accumulation into bf16.
 void gemm(const GemmArgs& args, void* workspace, int threads);
+
+// Where few rows are multiplied by the same b again and again (decoding), b in the order in which that is
+// read fastest: packed_b_bytes() of memory, 64-byte aligned; 0: this product gains nothing from it. The
+// result keeps its bits.
+size_t packed_b_bytes(const GemmArgs& args);
+void pack_b(const GemmArgs& args, void* packed, int threads);
 
 // The kernel that gemm() runs for these operands, as in the list above.
 std::string_view gemm_kernel_name(const GemmArgs& args);

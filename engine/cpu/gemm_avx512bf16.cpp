@@ -227,54 +227,102 @@ void tile(int rows, int vectors, const TileArgs& args) {
   (args.a_row_bytes == 0 ? kPanelTiles : kRowTiles)[(rows - 1) * kVectors + vectors - 1](args);
 }
 
-// Sixteen columns at a time: 16 x 16 units are transposed in registers, and a column's sum is a lane.
-template <int kThinRows>
-void thin_of(const ThinArgs& s) {
-  const int64_t column = s.b_column_bytes / 2, steps = s.k / 2;
-  const bool adds = s.store == TileStore::add_f32;
-  TileArgs out;
-  out.c = s.c;
-  out.store = adds ? TileStore::set_f32 : s.store;
-  const auto unit = [&](int row, int64_t step) {
+// Rows of a as steps of pairs.
+struct ThinRows {
+  const char* first;
+  int64_t row_bytes;
+
+  __m512bh unit(int row, int64_t step) const {
     int32_t value;
-    std::memcpy(&value, static_cast<const char*>(s.a) + row * s.a_row_bytes + step * 4, sizeof value);
+    std::memcpy(&value, first + row * row_bytes + step * 4, sizeof value);
     return as_pairs(_mm512_set1_epi32(value));
-  };
-  for (int64_t j = 0; j < s.columns; j += kLanes) {
-    const __mmask16 kept = mask16(s.columns - j);
-    const auto* from = static_cast<const uint16_t*>(s.b) + j * column;
-    __m512 total[kThinRows];
-    for (int row = 0; row < kThinRows; ++row)
-      if (adds)
-        total[row] = _mm512_maskz_loadu_ps(kept, static_cast<const float*>(s.c) + row * s.c_stride + j);
-    for (int64_t block = 0; block < s.k_blocks; ++block) {
-      const int64_t end = part_begin(steps, s.k_blocks, block + 1);
-      __m512 sum[kThinRows] = {};
-      for (int64_t step = part_begin(steps, s.k_blocks, block); step < end; step += kLanes) {
-        // The columns after these are called into the second-level cache.
-        for (int i = 0; i < kLanes; ++i) _mm_prefetch(from + (kLanes + i) * column + 2 * step, _MM_HINT_T1);
-        __m512i units[kLanes];
-        load_block(from + 2 * step, column, s.columns - j, mask32(2 * (end - step)), units);
-        const int64_t count = std::min<int64_t>(kLanes, end - step);
+  }
+};
+
+// Adds steps [step, end) of sixteen columns, of which `columns` exist: 16 x 16 units are transposed in
+// registers, and a column's sum is a lane.
+template <int kThinRows>
+[[gnu::always_inline]] inline void add_columns(const ThinRows& a, const uint16_t* b, int64_t column,
+                                               int64_t columns, int64_t step, int64_t end,
+                                               __m512 (&sum)[kThinRows][1]) {
+  for (; step < end; step += kLanes) {
+    // The columns after these are called into the second-level cache.
+    for (int i = 0; i < kLanes; ++i) _mm_prefetch(b + (kLanes + i) * column + 2 * step, _MM_HINT_T1);
+    __m512i units[kLanes];
+    load_block(b + 2 * step, column, columns, mask32(2 * (end - step)), units);
+    const int64_t count = std::min<int64_t>(kLanes, end - step);
 #pragma GCC unroll 16
-        for (int i = 0; i < kLanes; ++i) {
-          if (i == count) break;
+    for (int i = 0; i < kLanes; ++i) {
+      if (i == count) break;
 #pragma GCC unroll 4
-          for (int row = 0; row < kThinRows; ++row)
-            sum[row] = _mm512_dpbf16_ps(sum[row], unit(row, step + i), as_pairs(units[i]));
-        }
-      }
       for (int row = 0; row < kThinRows; ++row)
-        total[row] = block == 0 && !adds ? sum[row] : _mm512_add_ps(total[row], sum[row]);
+        sum[row][0] = _mm512_dpbf16_ps(sum[row][0], a.unit(row, step + i), as_pairs(units[i]));
     }
-    for (int row = 0; row < kThinRows; ++row) store(total[row], kept, out, row * s.c_stride + j);
   }
 }
 
+// The same of a packed panel: memory is one stream, called so far ahead that two sums to a row keep up.
+template <int kThinRows, int kVectors>
+[[gnu::always_inline]] inline void add_panel(const ThinRows& a, const uint16_t* b, int64_t step, int64_t end,
+                                             __m512 (&sum)[kThinRows][kVectors]) {
+  constexpr int64_t kAhead = 2048;  // elements
+#pragma GCC unroll 4
+  for (; step < end; ++step)
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      const uint16_t* const units = b + 2 * (step * kVectors + v) * kLanes;
+      _mm_prefetch(units + kAhead, _MM_HINT_T0);
+      const __m512bh column = as_pairs(_mm512_load_si512(units));
+#pragma GCC unroll 4
+      for (int row = 0; row < kThinRows; ++row)
+        sum[row][v] = _mm512_dpbf16_ps(sum[row][v], a.unit(row, step), column);
+    }
+}
+
+template <int kThinRows, bool kPacked>
+void thin_of(const ThinArgs& s) {
+  constexpr int kThinVectors = (kPacked ? kPackedColumns : kThinColumns) / kLanes;
+  const int64_t column = kPacked ? s.k : s.b_column_bytes / 2, steps = s.k / 2;
+  const bool adds = s.store == TileStore::add_f32;
+  const ThinRows a{static_cast<const char*>(s.a), s.a_row_bytes};
+  TileArgs out;
+  out.c = s.c;
+  out.store = adds ? TileStore::set_f32 : s.store;
+  for (int64_t j = 0; j < s.columns; j += kThinVectors * kLanes) {
+    const auto kept = [&](int v) { return mask16(s.columns - j - v * kLanes); };
+    const auto c_index = [&](int row, int v) { return row * s.c_stride + j + v * kLanes; };
+    const auto* from = static_cast<const uint16_t*>(s.b) + j * column;
+    __m512 total[kThinRows][kThinVectors];
+    for (int row = 0; row < kThinRows; ++row)
+      for (int v = 0; v < kThinVectors; ++v)
+        if (adds)
+          total[row][v] = _mm512_maskz_loadu_ps(kept(v), static_cast<const float*>(s.c) + c_index(row, v));
+    for (int64_t block = 0; block < s.k_blocks; ++block) {
+      const int64_t begin = part_begin(steps, s.k_blocks, block),
+                    end = part_begin(steps, s.k_blocks, block + 1);
+      __m512 sum[kThinRows][kThinVectors] = {};
+      if constexpr (kPacked)
+        add_panel(a, from, begin, end, sum);
+      else
+        add_columns(a, from, column, s.columns - j, begin, end, sum);
+      for (int row = 0; row < kThinRows; ++row)
+        for (int v = 0; v < kThinVectors; ++v)
+          total[row][v] = block == 0 && !adds ? sum[row][v] : _mm512_add_ps(total[row][v], sum[row][v]);
+    }
+    for (int row = 0; row < kThinRows; ++row)
+      for (int v = 0; v < kThinVectors; ++v) store(total[row][v], kept(v), out, c_index(row, v));
+  }
+}
+
+template <bool kPacked, int... kThinRows>
+void thin_any(int rows, const ThinArgs& args, std::integer_sequence<int, kThinRows...>) {
+  static constexpr void (*kFunctions[])(const ThinArgs&) = {thin_of<kThinRows + 1, kPacked>...};
+  kFunctions[rows - 1](args);
+}
+
 void thin(int rows, const ThinArgs& args) {
-  static constexpr void (*kThin[kMaxThinRows])(const ThinArgs&) = {thin_of<1>, thin_of<2>, thin_of<3>,
-                                                                   thin_of<4>};
-  kThin[rows - 1](args);
+  const std::make_integer_sequence<int, kMaxThinRows> all;
+  args.packed ? thin_any<true>(rows, args, all) : thin_any<false>(rows, args, all);
 }
 
 constexpr int kSpinVectors = 24;

@@ -290,8 +290,9 @@ constexpr void (*kThin)(int rows, const ThinArgs& args) = nullptr;
 
 #else
 
-constexpr int kThinVectors = static_cast<int>(kThinColumns) / kLanes;
-static_assert(kThinVectors * kLanes == kThinColumns);
+constexpr int kThinVectors = static_cast<int>(kThinColumns) / kLanes,
+              kPackedVectors = static_cast<int>(kPackedColumns) / kLanes;
+static_assert(kThinVectors * kLanes == kThinColumns && kPackedVectors * kLanes == kPackedColumns);
 
 template <typename T>
 HWY_INLINE hn::Vec<Wide> element(hn::Vec<Units> units, int which) {
@@ -356,17 +357,37 @@ HWY_INLINE void add_columns(const char* b, int64_t column_bytes, int64_t columns
   }
 }
 
+// The same of a packed panel, whose columns all exist: memory is one stream.
+template <int kThinRows, typename T>
+HWY_INLINE void add_panel(const T* b, const float* const (&a)[kThinRows], int64_t begin, int64_t end,
+                          hn::Vec<Wide> (&sums)[kThinRows][kPackedVectors]) {
+  constexpr int64_t kAhead = 4096 / sizeof(T), kLine = 64 / sizeof(T);
+  const T* step = b + begin * kPackedColumns;
+  for (int64_t k = begin; k < end; ++k, step += kPackedColumns) {
+    for (int64_t i = 0; i < kPackedColumns; i += kLine) hwy::Prefetch(step + kAhead + i);
+    HWY_UNROLL(8)
+    for (int v = 0; v < kPackedVectors; ++v) {
+      const auto column = load(Wide(), step + v * kLanes);
+      HWY_UNROLL(4)
+      for (int row = 0; row < kThinRows; ++row)
+        sums[row][v] = hn::MulAdd(hn::Set(Wide(), a[row][k - begin]), column, sums[row][v]);
+    }
+  }
+}
+
 HWY_INLINE void widen(const bf16* from, int64_t count, float* to) {
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) hn::Store(load(Wide(), from + i), Wide(), to + i);
   for (; i < count; ++i) to[i] = load_one(from + i);
 }
 
-template <int kThinRows, typename T>
+template <int kThinRows, typename T, bool kPacked>
 void thin_of(const ThinArgs& s) {
+  constexpr int kVectors = kPacked ? kPackedVectors : kThinVectors;
+  const int64_t column_bytes = kPacked ? s.k * static_cast<int64_t>(sizeof(T)) : s.b_column_bytes;
   const bool adds = s.store == TileStore::add_f32;
   HWY_ALIGN float widened[kThinRows][kMaxSteps];  // a block of a
-  const float* a[kThinRows];
+  const float* a[kThinRows] = {};
   int64_t block_of_a = -1;
   const auto take_a = [&](int64_t block, int64_t begin, int64_t end) HWY_ATTR {
     if (block == block_of_a) return;
@@ -378,18 +399,21 @@ void thin_of(const ThinArgs& s) {
         widen(reinterpret_cast<const bf16*>(from) + begin, end - begin, widened[row]);
     }
   };
-  for (int64_t j = 0; j < s.columns; j += kThinColumns) {
-    hn::Vec<Wide> total[kThinRows][kThinVectors];
+  for (int64_t j = 0; j < s.columns; j += kVectors * kLanes) {
+    const char* const b = static_cast<const char*>(s.b) + j * column_bytes;
+    hn::Vec<Wide> total[kThinRows][kVectors];
     for (int64_t block = 0; block < s.k_blocks; ++block) {
       const int64_t begin = part_begin(s.k, s.k_blocks, block), end = part_begin(s.k, s.k_blocks, block + 1);
       take_a(block, begin, end);
-      hn::Vec<Wide> sums[kThinRows][kThinVectors];
+      hn::Vec<Wide> sums[kThinRows][kVectors];
       for (auto& row : sums)
         for (auto& sum : row) sum = hn::Zero(Wide());
-      add_columns<kThinRows, T>(static_cast<const char*>(s.b) + j * s.b_column_bytes, s.b_column_bytes,
-                                s.columns - j, a, begin, end, sums);
+      if constexpr (kPacked)
+        add_panel<kThinRows, T>(reinterpret_cast<const T*>(b), a, begin, end, sums);
+      else
+        add_columns<kThinRows, T>(b, column_bytes, s.columns - j, a, begin, end, sums);
       for (int row = 0; row < kThinRows; ++row)
-        for (int v = 0; v < kThinVectors; ++v) {
+        for (int v = 0; v < kVectors; ++v) {
           const int64_t at = row * s.c_stride + j + v * kLanes, count = s.columns - j - v * kLanes;
           if (adds)  // block by block, as a tile does
             store_some(sums[row][v], static_cast<float*>(s.c) + at, count, true);
@@ -399,7 +423,7 @@ void thin_of(const ThinArgs& s) {
     }
     if (adds) continue;
     for (int row = 0; row < kThinRows; ++row)
-      for (int v = 0; v < kThinVectors; ++v) {
+      for (int v = 0; v < kVectors; ++v) {
         const int64_t at = row * s.c_stride + j + v * kLanes, count = s.columns - j - v * kLanes;
         if (s.store == TileStore::set_bf16)
           store_bf16(total[row][v], static_cast<bf16*>(s.c) + at, count);
@@ -409,15 +433,20 @@ void thin_of(const ThinArgs& s) {
   }
 }
 
-template <typename T, int... kThinRows>
+template <typename T, bool kPacked, int... kThinRows>
 void thin_any(int rows, const ThinArgs& args, std::integer_sequence<int, kThinRows...>) {
-  static constexpr void (*kFunctions[])(const ThinArgs&) = {thin_of<kThinRows + 1, T>...};
+  static constexpr void (*kFunctions[])(const ThinArgs&) = {thin_of<kThinRows + 1, T, kPacked>...};
   kFunctions[rows - 1](args);
 }
 
 void thin(int rows, const ThinArgs& args) {
   const std::make_integer_sequence<int, kMaxThinRows> all;
-  args.b_dtype == DType::f32 ? thin_any<float>(rows, args, all) : thin_any<bf16>(rows, args, all);
+  if (args.packed)
+    args.b_dtype == DType::f32 ? thin_any<float, true>(rows, args, all)
+                               : thin_any<bf16, true>(rows, args, all);
+  else
+    args.b_dtype == DType::f32 ? thin_any<float, false>(rows, args, all)
+                               : thin_any<bf16, false>(rows, args, all);
 }
 
 constexpr void (*kThin)(int rows, const ThinArgs& args) = thin;

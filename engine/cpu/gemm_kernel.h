@@ -81,8 +81,9 @@ void in_row_groups(const PanelSource& source, const Panels& panels, int64_t firs
 }
 
 constexpr int kMaxThinRows = 4;
-constexpr int64_t kThinColumns = 16;  // that a kernel takes at once where there are few rows
-constexpr int64_t kMaxSteps = 1024;   // of k in a block: a panel of b, 32 columns wide, takes 128 KiB
+constexpr int64_t kThinColumns = 16;    // that a kernel takes at once where there are few rows
+constexpr int64_t kPackedColumns = 32;  // the same where b is packed for it
+constexpr int64_t kMaxSteps = 1024;     // of k in a block: a panel of b, 32 columns wide, takes 128 KiB
 
 enum class TileStore : uint8_t { set_f32, add_f32, set_bf16 };
 
@@ -101,13 +102,16 @@ struct TileArgs {
   TileStore store = TileStore::set_f32;
 };
 
-// Few rows of a against columns of b along which k is contiguous: both are read where they stand.
+// Few rows of a, read where they stand, against columns of b. k is contiguous along those, or they are
+// packed: panels of kPackedColumns columns, one after the other, whose unit (step, i) lies at step *
+// kPackedColumns + i; a unit is k_per_step elements of b's own dtype.
 struct ThinArgs {
   const void* a = nullptr;  // first row; rows are contiguous
   int64_t a_row_bytes = 0;
   DType a_dtype = DType::f32, b_dtype = DType::f32;
-  const void* b = nullptr;     // first column
+  const void* b = nullptr;     // first column, or panel, 64-byte aligned
   int64_t b_column_bytes = 0;  // from one column to the next
+  bool packed = false;
   int64_t columns = 0;
   int64_t k = 0;         // whole steps
   int64_t k_blocks = 1;  // nearly equal parts of k, each with a sum of its own

@@ -65,10 +65,18 @@ size_t matmul_workspace(const Graph& graph, const Node& node, int threads) {
 }
 
 Launch bind_matmul(const BoundNode& bound) {
-  const GemmArgs args = gemm_args(bound.node, bound.inputs[0], bound.inputs[1], bound.outputs[0]);
+  GemmArgs args = gemm_args(bound.node, bound.inputs[0], bound.inputs[1], bound.outputs[0]);
   require(!args.accumulate || bound.inputs[2].data == args.c,
           "cpu: matmul in {} accumulates into another tensor's memory", bound.graph.scope_name(bound.node));
-  return [args, workspace = bound.workspace, threads = bound.threads] { gemm(args, workspace, threads); };
+  Buffer packed_b;
+  if (const size_t bytes = packed_b_bytes(args); bytes > 0 && bound.frozen[1]) {
+    packed_b = allocate_host_memory(static_cast<int64_t>(bytes));
+    pack_b(args, packed_b.get(), bound.threads);
+    args.packed_b = packed_b.get();
+  }
+  return [args, packed_b, workspace = bound.workspace, threads = bound.threads] {
+    gemm(args, workspace, threads);
+  };
 }
 
 // ---- attention

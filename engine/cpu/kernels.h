@@ -18,7 +18,8 @@ struct BoundNode {
   std::vector<TensorView> inputs, outputs;
   void* workspace;
   int threads;
-  LoopCodes* codes;  // of the executable
+  LoopCodes* codes;          // of the executable
+  std::vector<bool> frozen;  // per input: BoundPlan::is_frozen()
 };
 
 struct Kernel {

@@ -60,6 +60,7 @@ class Compiler {
     const Graph& source = simple ? *simple : graph;
     if (simple) dump_(source, "simplify");
     Plan plan = device_.unoptimized() ? finish(source) : choose_recompute(source);
+    plan.frozen = options_.frozen;
     dump_(plan);
     return plan;
   }

@@ -98,6 +98,18 @@ TensorView BoundPlan::view(ValueId id) const {
   return {base + place.offset, type.dtype, type.shape, place.strides};
 }
 
+bool BoundPlan::is_frozen(ValueId id) const {
+  const auto place_of = [this](ValueId value) {
+    return plan.places[static_cast<size_t>(value.node)][static_cast<size_t>(value.output)];
+  };
+  const Place place = place_of(id);
+  return plan.frozen && place.region == Place::Region::state &&
+         std::none_of(plan.steps.begin(), plan.steps.end(), [&](const Plan::Step& step) {
+           const Place written = place_of({step.node, 0});
+           return written.region == Place::Region::state && written.index == place.index;
+         });
+}
+
 Executable::Executable(Plan plan, std::shared_ptr<State> state, Buffer arena, std::string name)
     : plan_(std::move(plan)), state_(std::move(state)), arena_(std::move(arena)), name_(std::move(name)) {
   const Device& device = *state_->device();

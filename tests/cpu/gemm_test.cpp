@@ -261,6 +261,48 @@ TEST_CASE("gemm: the same bits for any number of threads, and for any part of a 
       }
 }
 
+TEST_CASE("gemm: packing b for few rows changes no bit") {
+  std::mt19937 random(8);
+  for (const auto& [a_dtype, b_dtype] : {std::pair{DType::f32, DType::f32},
+                                         {DType::bf16, DType::bf16},
+                                         {DType::f32, DType::bf16},
+                                         {DType::bf16, DType::f32}})
+    for (const auto& [n, k] : {std::array<int64_t, 2>{1, 2}, {31, 64}, {32, 34}, {97, 1030}, {1000, 2200}})
+      for (int64_t m = 1; m <= 5; ++m) {
+        const Product product(a_dtype, Layout::row_major, b_dtype, Layout::column_major, DType::f32, 1, m, n,
+                              k, random);
+        GemmArgs args = product.args;
+        const size_t bytes = packed_b_bytes(args);
+        CHECK((bytes > 0) == (m <= 4 && gemm_kernel_name(args) != "portable"));
+        if (bytes == 0) continue;
+        CAPTURE(m);
+        CAPTURE(n);
+        CAPTURE(k);
+        // Guard bytes behind the panels, which are aligned as promised.
+        std::vector<uint32_t> memory(bytes / 4 + 17, 0xa5a5a5a5);
+        uint32_t* const packed =
+            memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64 / 4;
+        pack_b(args, packed, 2);
+        CHECK(packed[bytes / 4] == 0xa5a5a5a5);
+        for (const bool accumulate : {false, true})
+          for (const DType c_dtype : kDtypes) {
+            if (accumulate && c_dtype == DType::bf16) continue;
+            args.accumulate = accumulate;
+            args.c_dtype = c_dtype;
+            args.packed_b = nullptr;
+            const std::vector<float> plain = product.run(args, 2);
+            args.packed_b = packed;
+            args.b.data = nullptr;  // not read
+            CHECK(same_bits(plain, product.run(args, 1)));
+            CHECK(same_bits(plain, product.run(args, 3)));
+            args.b.data = product.args.b.data;
+          }
+      }
+  const Product rows(DType::f32, Layout::row_major, DType::f32, Layout::row_major, DType::f32, 1, 1, 50, 60,
+                     random);
+  CHECK(packed_b_bytes(rows.args) == 0);  // rows of b are contiguous
+}
+
 // One thread packs b panel by panel here, two pack it together and in chunks.
 TEST_CASE("gemm: chunks of columns and of k change no bit") {
   std::mt19937 random(7);

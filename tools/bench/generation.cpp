@@ -31,7 +31,7 @@ std::shared_ptr<State> random_weights(const Bench& bench, const ModelConfig& mod
 std::unique_ptr<Executable> compile_for(const ModelConfig& model, const std::shared_ptr<State>& state,
                                         int64_t tokens) {
   const ModelOptions options{.batch = 1, .length = tokens, .compute = DType::bf16, .cache_length = kCapacity};
-  auto step = compile(*logits_step(model, options), state);
+  auto step = compile(*logits_step(model, options), state, {.frozen = tokens == 1});
   const std::vector<int32_t> ids(static_cast<size_t>(tokens), 7);
   const int32_t length = kPrompt;  // tokens in the caches, these included
   step->set<int32_t>("ids", ids);

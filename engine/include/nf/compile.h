@@ -26,6 +26,10 @@ struct CompileOptions {
   bool fuse = true;
   bool schedule = true;
   bool reuse_memory = true;
+  // A promise: states that the graph only reads keep the values they have when it is compiled. The device may
+  // then read copies of them, laid out for its kernels (the CPU does for products of few rows, as in writing
+  // a text token by token).
+  bool frozen = false;
   std::string name = "graph";  // in dumps and profiles
 };
 
@@ -54,6 +58,7 @@ struct Plan {
   int64_t activation_bytes = 0;    // inputs, values and outputs: the part of the arena that steps exchange
   int64_t workspace_bytes = 0;     // scratch of the hungriest step, at the arena's end
   int64_t constant_bytes = 0;
+  bool frozen = false;  // as in CompileOptions
   int64_t arena_bytes() const { return activation_bytes + workspace_bytes; }
 };
 

@@ -30,6 +30,8 @@ struct BoundPlan {
   std::vector<std::byte*> states;  // in the order of plan.states
 
   TensorView view(ValueId id) const;
+  // Whether the value is (part of) a state that keeps its values: see CompileOptions::frozen.
+  bool is_frozen(ValueId id) const;
   std::byte* workspace() const { return arena + plan.activation_bytes; }
 };
 
