@@ -13,12 +13,14 @@ class LoopCodes;
 
 // A node with addresses.
 struct BoundNode {
+  const Device& device;
   const Graph& graph;
   const Node& node;
   std::vector<TensorView> inputs, outputs;
   void* workspace;
   int threads;
   LoopCodes* codes;          // of the executable
+  Slabs* slabs;              // for what kernels keep
   std::vector<bool> frozen;  // per input: BoundPlan::is_frozen()
 };
 

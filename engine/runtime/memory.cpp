@@ -1,9 +1,8 @@
-// Host memory: zero pages that appear when they are first touched, huge ones but for small blocks.
+// Host memory: zero pages that appear when they are first touched, huge ones for large blocks.
 #include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdlib>
-#include <mutex>
 
 #include "nf/device.h"
 #include "nf/error.h"
@@ -13,19 +12,21 @@ namespace {
 
 constexpr int64_t kPage = 4096;
 constexpr int64_t kHugePage = 2 << 20;
-constexpr int64_t kSmall = 128 << 10;  // from there on the heap would ask the system for each block
-constexpr int64_t kSlab = 8 * kHugePage;
+constexpr int64_t kSlabBytes = 32 << 20;
+constexpr int64_t kLargeBytes = kSlabBytes / 4;  // from here on a buffer has an allocation of its own
 constexpr int64_t kAlignment = 64;
 
-Buffer from_heap(int64_t bytes) {
-  void* block = nullptr;
-  const auto needed = static_cast<size_t>(std::max<int64_t>(bytes, 1));
-  require(posix_memalign(&block, kAlignment, needed) == 0, "memory: {} bytes could not be allocated", bytes);
-  std::fill_n(static_cast<std::byte*>(block), bytes, std::byte{0});
-  return {static_cast<std::byte*>(block), [](std::byte* p) { std::free(p); }};
-}
+}  // namespace
 
-Buffer from_system(int64_t bytes) {
+Buffer allocate_host_memory(int64_t bytes) {
+  // Small blocks come from the heap, so that a thousand of them do not cost a system call and a page each.
+  if (bytes < kHugePage) {
+    void* block = nullptr;
+    const auto needed = static_cast<size_t>(std::max<int64_t>(bytes, 1));
+    require(posix_memalign(&block, 64, needed) == 0, "memory: {} bytes could not be allocated", bytes);
+    std::fill_n(static_cast<std::byte*>(block), bytes, std::byte{0});
+    return {static_cast<std::byte*>(block), [](std::byte* p) { std::free(p); }};
+  }
   const int64_t size = (bytes + kPage - 1) / kPage * kPage;
   void* block =
       mmap(nullptr, static_cast<size_t>(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -38,27 +39,16 @@ Buffer from_system(int64_t bytes) {
   return {static_cast<std::byte*>(block), [size](std::byte* p) { munmap(p, static_cast<size_t>(size)); }};
 }
 
-// Blocks too small for a huge page of their own are cut from a slab of many, one behind the other and never
-// twice; the last of its blocks frees the slab.
-Buffer from_slab(int64_t bytes) {
-  static std::mutex mutex;
-  static Buffer slab;
-  static int64_t used = kSlab;
-  const std::lock_guard lock(mutex);
-  if (used + bytes > kSlab) {
-    slab = from_system(kSlab);
-    used = 0;
+Buffer Slabs::allocate(const Device& device, int64_t bytes) {
+  if (bytes >= kLargeBytes) return device.allocate(bytes);
+  const int64_t needed = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  if (!slab_ || used_ + needed > kSlabBytes) {
+    slab_ = device.allocate(kSlabBytes);
+    used_ = 0;
   }
-  const Buffer block(slab, slab.get() + used);
-  used += (bytes + kAlignment - 1) / kAlignment * kAlignment;
-  return block;
-}
-
-}  // namespace
-
-Buffer allocate_host_memory(int64_t bytes) {
-  if (bytes < kSmall) return from_heap(bytes);
-  return bytes < kHugePage ? from_slab(bytes) : from_system(bytes);
+  std::byte* const address = slab_.get() + used_;
+  used_ += needed;
+  return {slab_, address};
 }
 
 }  // namespace nf

@@ -3,10 +3,6 @@
 namespace nf {
 namespace {
 
-constexpr int64_t kSlabBytes = 32 << 20;
-constexpr int64_t kLargeBytes = kSlabBytes / 4;  // from here on a tensor has an allocation of its own
-constexpr int64_t kAlignment = 64;
-
 void require_size(const std::string& name, const TensorType& type, size_t bytes) {
   require(static_cast<int64_t>(bytes) == type.bytes(), "state: '{}' has {} bytes, not {}", name, type.bytes(),
           bytes);
@@ -14,23 +10,11 @@ void require_size(const std::string& name, const TensorType& type, size_t bytes)
 
 }  // namespace
 
-// A slab lives as long as any tensor in it.
-Buffer State::allocate(int64_t bytes) {
-  if (bytes >= kLargeBytes) return device_->allocate(bytes);
-  const int64_t needed = (bytes + kAlignment - 1) / kAlignment * kAlignment;
-  if (!slab_ || slab_used_ + needed > kSlabBytes) {
-    slab_ = device_->allocate(kSlabBytes);
-    slab_used_ = 0;
-  }
-  std::byte* const address = slab_.get() + slab_used_;
-  slab_used_ += needed;
-  return {slab_, address};
-}
-
 std::byte* State::ensure(const std::string& name, const TensorType& type) {
   const auto found = tensors_.find(name);
   if (found == tensors_.end())
-    return tensors_.emplace(name, Tensor{type, allocate(type.bytes())}).first->second.buffer.get();
+    return tensors_.emplace(name, Tensor{type, slabs_.allocate(*device_, type.bytes())})
+        .first->second.buffer.get();
   const TensorType& existing = found->second.type;
   require(existing == type, "state: '{}' is {}{}, not {}{}", name, nf::name(existing.dtype),
           to_string(existing.shape), nf::name(type.dtype), to_string(type.shape));

@@ -19,6 +19,20 @@ using Buffer = std::shared_ptr<std::byte>;
 // Zeroed host memory; throws Error when there is not enough. Pages appear when they are first written.
 Buffer allocate_host_memory(int64_t bytes);
 
+class Device;
+
+// Cuts small buffers from large ones: fewer allocations, and huge pages. A slab lives as long as any buffer
+// in it. For one thread.
+class Slabs {
+ public:
+  // Zeroed, 64-byte aligned memory of the device, always the same one.
+  Buffer allocate(const Device& device, int64_t bytes);
+
+ private:
+  Buffer slab_;
+  int64_t used_ = 0;
+};
+
 // What a kernel sees of a tensor: memory it does not own, with any strides.
 struct TensorView;
 

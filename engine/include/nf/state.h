@@ -51,11 +51,9 @@ class State {
     Buffer buffer;
   };
   const Tensor& find(const std::string& name) const;
-  Buffer allocate(int64_t bytes);
 
   std::shared_ptr<const Device> device_;
-  Buffer slab_;  // small tensors are cut from slabs: fewer allocations, and huge pages
-  int64_t slab_used_ = 0;
+  Slabs slabs_;
   std::map<std::string, Tensor> tensors_;
 };
 
