@@ -127,8 +127,10 @@ void load_weights(State& state, const std::vector<Parameter>& parameters, const 
 
 namespace {
 
-// Without the bf16 copies.
-LoadedModel load_wide(const fs::path& path, std::shared_ptr<const Device> device) {
+bool is_narrow_alone(const Parameter& p) { return p.used_narrow && !p.used_wide; }
+
+// Without bf16 copies; with `narrow` matrices that products alone read are bf16.
+LoadedModel load_stored(const fs::path& path, std::shared_ptr<const Device> device, bool narrow) {
   LoadedModel model;
   model.folder = find_model_folder(path);
   require(!is_adapter(model.folder), "{}: is an adapter where a model is expected", model.folder.string());
@@ -138,13 +140,15 @@ LoadedModel load_wide(const fs::path& path, std::shared_ptr<const Device> device
   require(model.config.vocab_size > 0, "{}: vocab_size is missing", config.string());
   model.parameters = model_parameters(model.config);
   model.state = std::make_shared<State>(std::move(device));
+  for (const Parameter& p : model.parameters)
+    if (narrow && is_narrow_alone(p)) model.state->ensure(narrow_name(p.name), {DType::bf16, p.shape});
   load_weights(*model.state, model.parameters, SafetensorsFile::open(model.folder));
   return model;
 }
 
 LoadedModel load_adapted(const fs::path& folder, std::shared_ptr<const Device> device) {
   const Adapter adapter = read_adapter(folder);
-  LoadedModel model = load_wide(find_base(adapter, folder), std::move(device));
+  LoadedModel model = load_stored(find_base(adapter, folder), std::move(device), false);
   ModelConfig adapted = model.config;
   adapted.lora = adapter.lora;
   adapted = resolve(adapted, (folder / kAdapterConfig).string());
@@ -159,11 +163,16 @@ LoadedModel load_adapted(const fs::path& folder, std::shared_ptr<const Device> d
 
 }  // namespace
 
-LoadedModel load_model(const fs::path& path, std::shared_ptr<const Device> device) {
+LoadedModel load_model(const fs::path& path, std::shared_ptr<const Device> device,
+                       std::optional<DType> compute) {
   const fs::path folder = find_model_folder(path);
-  LoadedModel model =
-      is_adapter(folder) ? load_adapted(folder, std::move(device)) : load_wide(folder, std::move(device));
-  copy_narrow(*model.state, model.parameters);
+  LoadedModel model = is_adapter(folder) ? load_adapted(folder, std::move(device))
+                                         : load_stored(folder, std::move(device), compute == DType::bf16);
+  if (compute != DType::f32) copy_narrow(*model.state, model.parameters);
+  // An adapter is merged in f32.
+  if (compute == DType::bf16)
+    for (const Parameter& p : model.parameters)
+      if (is_narrow_alone(p)) model.state->erase(p.name);
   return model;
 }
 

@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,7 +19,7 @@ struct LoadedModel {
   std::filesystem::path folder;  // where the weights were, or the adapter: see find_model_folder()
   ModelConfig config;
   std::vector<Parameter> parameters;
-  std::shared_ptr<State> state;  // weights in f32, and their bf16 copies
+  std::shared_ptr<State> state;  // weights in f32 and their bf16 copies, or what load_model() was asked for
   bool adapter = false;          // the folder is an adapter's; it has been merged into its base's weights
 };
 
@@ -26,9 +27,11 @@ struct LoadedModel {
 // else its newest valid one. Throws Error when there is none.
 std::filesystem::path find_model_folder(const std::filesystem::path& path);
 
-// Throws Error naming file and tensor for a missing, unexpected or misshapen tensor, and for a weight that is
-// not finite.
-LoadedModel load_model(const std::filesystem::path& path, std::shared_ptr<const Device> device);
+// With `compute` the State gets only what graphs of that type read (models/model.h): of the matrices that
+// products alone read f32 or bf16, not both. Throws Error naming file and tensor for a missing, unexpected or
+// misshapen tensor, and for a weight that is not finite.
+LoadedModel load_model(const std::filesystem::path& path, std::shared_ptr<const Device> device,
+                       std::optional<DType> compute = {});
 
 // Copies tensors from a file into the State, each converted to f32; a parameter of which the State holds the
 // bf16 copy alone goes there. `prefix`: what the file puts before the names. Rotary tables and a tied head,

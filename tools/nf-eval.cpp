@@ -182,7 +182,8 @@ void evaluate_text(LoadedModel& model, const Arguments& a) {
 int run(int argc, char** argv) {
   Arguments a;
   if (!read(a, argc, argv)) return kExitDone;
-  LoadedModel model = load_model(a.model, open_device(a.device, static_cast<int>(a.threads)));
+  LoadedModel model =
+      load_model(a.model, open_device(a.device, static_cast<int>(a.threads)), parse_dtype(a.dtype));
   if (a.ids.empty())
     evaluate_text(model, a);
   else

@@ -124,7 +124,7 @@ class Program {
  public:
   explicit Program(const Arguments& a)
       : a_(a),
-        model_(load_model(a.model, open_device(a.device, static_cast<int>(a.threads)))),
+        model_(load_model(a.model, open_device(a.device, static_cast<int>(a.threads)), parse_dtype(a.dtype))),
         tokenizer_(load_tokenizer(model_.folder)) {
     require(tokenizer_->vocab_size() <= model_.config.vocab_size,
             "{}: the tokenizer knows {} tokens, the model {}", model_.folder.string(),

@@ -1,5 +1,6 @@
 // Model folders that are not as they should be: one clear Error each.
 #include "tools/load_model.h"
+#include "tools/generate.h"
 
 #include <doctest/doctest.h>
 
@@ -10,6 +11,7 @@
 
 #include "nf/safetensors.h"
 #include "tests/support/folder.h"
+#include "tools/generate.h"
 
 namespace nf {
 namespace {
@@ -47,6 +49,27 @@ TEST_CASE("an unchanged copy loads") {
   const LoadedModel model = load_model(folder.path, cpu_device(1));
   CHECK(model.folder == folder.path);
   CHECK(model.parameters.size() == SafetensorsFile::open(golden() / "model.safetensors").tensors().size());
+}
+
+TEST_CASE("a model for one compute type holds what its graphs read") {
+  const Folder folder;
+  write_model(folder, [](std::vector<NamedTensor>&) {});
+  const std::vector<int32_t> ids = {1, 2, 3, 4, 5};
+  const auto logits = [&](LoadedModel& model, DType compute) {
+    Generator generator(model, compute, 8);
+    const std::span<const float> result = generator.append(ids);
+    return std::vector<float>(result.begin(), result.end());
+  };
+  for (const DType compute : {DType::f32, DType::bf16}) {
+    LoadedModel all = load_model(folder.path, cpu_device(1)),
+                one = load_model(folder.path, cpu_device(1), compute);
+    CHECK(logits(one, compute) == logits(all, compute));
+    for (const Parameter& p : one.parameters) {
+      CAPTURE(p.name);
+      CHECK(one.state->contains(p.name) == (compute == DType::f32 || p.used_wide));
+      CHECK(one.state->contains(narrow_name(p.name)) == (compute == DType::bf16 && p.used_narrow));
+    }
+  }
 }
 
 TEST_CASE("bf16, f16 and f64 weights are widened or narrowed to f32") {
