@@ -99,14 +99,13 @@ TensorView BoundPlan::view(ValueId id) const {
 }
 
 bool BoundPlan::is_frozen(ValueId id) const {
-  const auto place_of = [this](ValueId value) {
-    return plan.places[static_cast<size_t>(value.node)][static_cast<size_t>(value.output)];
+  const Place& place = plan.places[static_cast<size_t>(id.node)][static_cast<size_t>(id.output)];
+  const auto is_same_state = [&](const Place& other) {
+    return other.region == Place::Region::state && other.index == place.index;
   };
-  const Place place = place_of(id);
   return plan.frozen && place.region == Place::Region::state &&
          std::none_of(plan.steps.begin(), plan.steps.end(), [&](const Plan::Step& step) {
-           const Place written = place_of({step.node, 0});
-           return written.region == Place::Region::state && written.index == place.index;
+           return std::ranges::any_of(plan.places[static_cast<size_t>(step.node)], is_same_state);
          });
 }
 

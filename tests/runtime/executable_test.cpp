@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <array>
 #include <limits>
 
 #include "cpu/isa.h"
@@ -53,19 +54,22 @@ TEST_CASE("executable: frozen states give the same bits, and states that the gra
     Graph graph;
     const Shape shape{70, 64};
     const Value x = cast(input(graph, "x", DType::f32, {2, 64}), dtype);
-    const Value kept = nf::state(graph, "kept", dtype, shape),
-                moved = nf::state(graph, "moved", dtype, shape);
-    const auto product = [&](Value w) { return matmul(x, w, {.transpose_b = true, .dtype = DType::f32}); };
-    graph.output("kept", product(kept));
-    graph.output("moved", product(moved));
-    assign(moved, cast(moved + 1.0, dtype));
+    const std::array names{"kept", "moved", "followed"};
+    Values weights;
+    for (const char* name : names) {
+      weights.push_back(nf::state(graph, name, dtype, shape));
+      graph.output(name, matmul(x, weights.back(), {.transpose_b = true, .dtype = DType::f32}));
+    }
+    // One loop writes both.
+    assign(weights[1], cast(weights[1] + 1.0, dtype));
+    assign(weights[2], cast(weights[2] + weights[1], dtype));
 
     std::vector<float> inputs(128);
     for (size_t i = 0; i < inputs.size(); ++i) inputs[i] = 0.25F * static_cast<float>(i % 9) - 1;
     std::vector<std::vector<float>> results[2];
     for (const bool frozen : {false, true}) {
       const auto state = fresh_state();
-      for (const char* name : {"kept", "moved"}) {
+      for (const char* name : names) {
         state->ensure(name, {dtype, shape});
         std::ranges::fill(state->memory(name), std::byte{0x3f});  // 0.747 in both dtypes
       }
@@ -75,11 +79,12 @@ TEST_CASE("executable: frozen states give the same bits, and states that the gra
       if (frozen && cpu::cpu_features().avx2) std::ranges::fill(state->memory("kept"), std::byte{0});
       for (int run = 0; run < 2; ++run) {
         step->run();
-        for (const char* name : {"kept", "moved"}) results[frozen].push_back(output(*step, name));
+        for (const char* name : names) results[frozen].push_back(output(*step, name));
       }
     }
     CHECK(results[0] == results[1]);
-    CHECK(results[0][1] != results[0][3]);
+    CHECK(results[0][1] != results[0][4]);
+    CHECK(results[0][2] != results[0][5]);
   }
 }
 
