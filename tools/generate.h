@@ -34,7 +34,8 @@ void check(const SamplingOptions& options);
 int32_t sample(std::span<const float> logits, std::span<const int32_t> seen, const SamplingOptions& options,
                int64_t position);
 
-// A model with caches for `capacity` tokens (at most max_position_embeddings) of one sequence.
+// A model with caches for `capacity` tokens (at most max_position_embeddings) of one sequence. Its weights
+// must stay as they are while the generator lives.
 class Generator {
  public:
   Generator(LoadedModel& model, DType compute, int64_t capacity);

@@ -25,7 +25,7 @@ class Device;
 // in it. For one thread.
 class Slabs {
  public:
-  // Zeroed, 64-byte aligned memory of the device, always the same one.
+  // Zeroed, 64-byte aligned memory of the device, which is the same one in every call.
   Buffer allocate(const Device& device, int64_t bytes);
 
  private:
