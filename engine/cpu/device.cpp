@@ -41,12 +41,12 @@ class CpuDevice : public Device {
     std::vector<Launch> launches;
     const Graph& graph = *bound.plan.graph;
     cpu::LoopCodes codes;
-    Slabs slabs;
+    Slabs slabs(*this);
     for (const Plan::Step& step : bound.plan.steps) {
       const Node& node = graph.node(step.node);
       const cpu::Kernel* kernel = cpu::find_kernel(node.op);
       require(kernel != nullptr, "cpu: {} in {} has no kernel", nf::name(node.op), graph.scope_name(node));
-      cpu::BoundNode bound_node{*this, graph, node, {}, {}, bound.workspace(), threads_, &codes, &slabs, {}};
+      cpu::BoundNode bound_node{graph, node, {}, {}, bound.workspace(), threads_, &codes, &slabs, {}};
       for (ValueId id : node.inputs) {
         bound_node.inputs.push_back(bound.view(id));
         bound_node.frozen.push_back(bound.is_frozen(id));

@@ -411,7 +411,8 @@ void run_thin(const GemmArgs& args, const Cut& cut) {
   });
 }
 
-// One of the panels that ThinArgs describes, of columns from `from` on; those that are missing are zero.
+// One of the panels that ThinArgs describes, of `columns` columns; units of those that are missing are
+// anything.
 void pack_thin_panel(const GemmKernel& kernel, const PanelSource& from, int64_t columns, void* to) {
   if (from.dtype == kernel.operand)
     return kernel.pack(from, Panels::of_rows(columns, kPackedColumns, kPackedColumns), 0, 1, to);

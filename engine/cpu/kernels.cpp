@@ -70,7 +70,7 @@ Launch bind_matmul(const BoundNode& bound) {
           "cpu: matmul in {} accumulates into another tensor's memory", bound.graph.scope_name(bound.node));
   Buffer packed_b;
   if (const size_t bytes = packed_b_bytes(args); bytes > 0 && bound.frozen[1]) {
-    packed_b = bound.slabs->allocate(bound.device, static_cast<int64_t>(bytes));
+    packed_b = bound.slabs->allocate(static_cast<int64_t>(bytes));
     pack_b(args, packed_b.get(), bound.threads);
     args.packed_b = packed_b.get();
   }

@@ -13,7 +13,6 @@ class LoopCodes;
 
 // A node with addresses.
 struct BoundNode {
-  const Device& device;
   const Graph& graph;
   const Node& node;
   std::vector<TensorView> inputs, outputs;

@@ -39,11 +39,11 @@ Buffer allocate_host_memory(int64_t bytes) {
   return {static_cast<std::byte*>(block), [size](std::byte* p) { munmap(p, static_cast<size_t>(size)); }};
 }
 
-Buffer Slabs::allocate(const Device& device, int64_t bytes) {
-  if (bytes >= kLargeBytes) return device.allocate(bytes);
+Buffer Slabs::allocate(int64_t bytes) {
+  if (bytes >= kLargeBytes) return device_.allocate(bytes);
   const int64_t needed = (bytes + kAlignment - 1) / kAlignment * kAlignment;
   if (!slab_ || used_ + needed > kSlabBytes) {
-    slab_ = device.allocate(kSlabBytes);
+    slab_ = device_.allocate(kSlabBytes);
     used_ = 0;
   }
   std::byte* const address = slab_.get() + used_;

@@ -13,8 +13,7 @@ void require_size(const std::string& name, const TensorType& type, size_t bytes)
 std::byte* State::ensure(const std::string& name, const TensorType& type) {
   const auto found = tensors_.find(name);
   if (found == tensors_.end())
-    return tensors_.emplace(name, Tensor{type, slabs_.allocate(*device_, type.bytes())})
-        .first->second.buffer.get();
+    return tensors_.emplace(name, Tensor{type, slabs_.allocate(type.bytes())}).first->second.buffer.get();
   const TensorType& existing = found->second.type;
   require(existing == type, "state: '{}' is {}{}, not {}{}", name, nf::name(existing.dtype),
           to_string(existing.shape), nf::name(type.dtype), to_string(type.shape));

@@ -22,13 +22,16 @@ Buffer allocate_host_memory(int64_t bytes);
 class Device;
 
 // Cuts small buffers from large ones: fewer allocations, and huge pages. A slab lives as long as any buffer
-// in it. For one thread.
+// in it. For one thread; the device must outlive it.
 class Slabs {
  public:
-  // Zeroed, 64-byte aligned memory of the device, which is the same one in every call.
-  Buffer allocate(const Device& device, int64_t bytes);
+  explicit Slabs(const Device& device) : device_(device) {}
+
+  // Zeroed, 64-byte aligned memory of the device.
+  Buffer allocate(int64_t bytes);
 
  private:
+  const Device& device_;
   Buffer slab_;
   int64_t used_ = 0;
 };

@@ -53,7 +53,7 @@ class State {
   const Tensor& find(const std::string& name) const;
 
   std::shared_ptr<const Device> device_;
-  Slabs slabs_;
+  Slabs slabs_{*device_};
   std::map<std::string, Tensor> tensors_;
 };
 
