@@ -46,7 +46,7 @@ void check_tensor(const NamedTensor* found, const std::string& wanted, const Sha
                   const std::string& file) {
   require(found != nullptr, "{}: has no tensor '{}', which this model needs", file, wanted);
   require(found->shape == shape, "{}: tensor '{}' has shape {}, this model needs {}", file, wanted,
-          to_string(found->shape), to_string(shape));
+          found->shape, shape);
   require(is_float(found->dtype), "{}: tensor '{}' is {}, not floating point", file, wanted,
           name(found->dtype));
 }

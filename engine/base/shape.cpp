@@ -8,8 +8,9 @@ Strides dense_strides(const Shape& shape) {
   return strides;
 }
 
-std::string to_string(const Shape& shape) {
-  return fmt::format("[{}]", fmt::join(shape.begin(), shape.end(), ", "));
-}
-
 }  // namespace nf
+
+fmt::format_context::iterator fmt::formatter<nf::Shape>::format(const nf::Shape& shape,
+                                                                fmt::format_context& context) const {
+  return fmt::format_to(context.out(), "[{}]", fmt::join(shape.begin(), shape.end(), ", "));
+}

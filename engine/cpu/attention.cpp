@@ -45,9 +45,9 @@ Operand operand(const char* what, const TensorView& view, int64_t rows, int64_t 
   require(view.dtype == DType::f32 || view.dtype == DType::bf16, "attention: {} is {}, must be f32 or bf16",
           what, name(view.dtype));
   require(view.shape == Shape({c.batch, rows, heads, width}), "attention: {} is {}, must be {}", what,
-          to_string(view.shape), to_string(Shape({c.batch, rows, heads, width})));
+          view.shape, Shape({c.batch, rows, heads, width}));
   require(view.strides.rank() == 4 && (width == 1 || view.strides[3] == 1),
-          "attention: {} has strides {}, the last must be 1", what, to_string(view.strides));
+          "attention: {} has strides {}, the last must be 1", what, view.strides);
   return {view.as<char>(), view.strides[0], view.strides[1], view.strides[2], view.dtype == DType::bf16};
 }
 

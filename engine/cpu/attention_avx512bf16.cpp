@@ -83,15 +83,21 @@ struct Bf16Policy {
       }
   }
 
+  // to[i] = (values c of both rows) for c from 16 i on.
+  static HWY_INLINE void pair(const Cell* from, int64_t row, Cells* to) {
+    const __m512i first = load_any(from), second = load_any(from + row);
+    to[0] = _mm512_permutex2var_epi16(first, interleave_order(0, 32), second);
+    to[1] = _mm512_permutex2var_epi16(first, interleave_order(16, 48), second);
+  }
   // cells[i][c] = (values 2 i, c and 2 i + 1, c) for rows of bf16 values.
   static HWY_INLINE void pair_rows(const CellRows& src, int64_t padded, int64_t rows, Cell* dst) {
-    const __m512i low = interleave_order(0, 32), high = interleave_order(16, 48);
     const Cell* from = src.cells;
     for (int64_t r = 0; r < rows; r += 2, from += 2 * src.row, dst += padded) {
       for (int64_t c = 0; c < padded; c += 2 * kLanes) {
-        const __m512i a = _mm512_loadu_si512(from + c / 2), b = _mm512_loadu_si512(from + src.row + c / 2);
-        _mm512_store_si512(dst + c, _mm512_permutex2var_epi16(a, low, b));
-        if (c + kLanes < padded) _mm512_store_si512(dst + c + kLanes, _mm512_permutex2var_epi16(a, high, b));
+        Cells both[2];
+        pair(from + c / 2, src.row, both);
+        _mm512_store_si512(dst + c, both[0]);
+        if (c + kLanes < padded) _mm512_store_si512(dst + c + kLanes, both[1]);
       }
     }
   }

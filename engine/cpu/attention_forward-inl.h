@@ -177,11 +177,8 @@ class Forward {
     begin();
     const int64_t low = larger(range_.first, split_ * p_.forward.split_keys);
     high_ = smaller(range_.last, (split_ + 1) * p_.forward.split_keys);
-    const int64_t start = low / kForwardKeys * kForwardKeys, count = smaller(kForwardKeys, high_ - start);
-    if (p_.forward.splits > 1) {  // few rows: memory is the limit from the first block on
-      prefetch_rows(p_.k, batch_, start, head_, count, p_.config.key_width);
-      prefetch_rows(p_.v, batch_, start, head_, count, p_.config.value_width);
-    }
+    const int64_t start = low / kForwardKeys * kForwardKeys;
+    if (few_rows()) call(p_.k, start, kAhead, p_.config.key_width);
     for (int64_t key = start; key < high_; key += kForwardKeys)
       block(key, smaller(kForwardKeys, high_ - key));
     if (p_.forward.splits > 1)
@@ -252,44 +249,49 @@ class Forward {
       if (!documents_.overlaps(k_range_)) return;
       for (int64_t j = 0; j < kForwardKeys; ++j) s_.k_documents[j] = j < keys ? documents[j] : -1;
     }
-    const int64_t padded = round_up(keys, kGroup);
     keys_ = pack_rows<Policy>(p_.k, batch_, key, head_, keys, c.key_width, s_.k_rows, p_.key_padded);
     values_ = pack_rows<Policy>(p_.v, batch_, key, head_, keys, c.value_width, s_.v_rows, p_.value_padded);
-    if (!few_rows()) Policy::transpose(keys_, padded, key_cells(), s_.k_columns, kForwardKeys);
-    prepare_values(key, padded);
+    if (few_rows()) return group(0, rows_, key, keys);
+    const int64_t padded = round_up(keys, kGroup);
+    Policy::transpose(keys_, padded, key_cells(), s_.k_columns, kForwardKeys);
+    if (Policy::kPair == 2) {
+      Policy::pair_rows(values_, p_.value_padded, padded, s_.v_pairs);
+      values_ = {s_.v_pairs, p_.value_padded};
+    }
     // The rows of the next block are called a few at a time while this one is worked on.
     const int64_t step = smaller(kForwardKeys, div_up(kForwardKeys * kGroup, rows_));
-    for (int64_t row = 0, at = key; row < rows_; row += kGroup, at += step) {
-      if (!few_rows()) {
-        call_next(p_.k, at, step, c.key_width);
-        call_next(p_.v, at, step, c.value_width);
-      }
+    for (int64_t row = 0, next = key + kForwardKeys; row < rows_; row += kGroup, next += step) {
+      call(p_.k, next, step, c.key_width);
+      call(p_.v, next, step, c.value_width);
       group(row, smaller(kGroup, rows_ - row), key, keys);
     }
   }
 
-  // So few that to transpose keys would cost more than it saves. Memory then takes longer than arithmetic.
-  bool few_rows() const { return rows_ <= 2; }
+  // So few that to transpose keys and to store pairs of values would cost more than it saves. Memory then
+  // takes longer than arithmetic.
+  bool few_rows() const { return rows_ <= 8; }
 
   int64_t key_cells() const { return div_up(p_.config.key_width, Policy::kPair); }
 
-  // Calls the rows that lie one block after [row, row + count). Inline always: out of line it would seem to
-  // have no effect, and compilers leave out such calls.
-  HWY_INLINE void call_next(const Operand& operand, int64_t row, int64_t count, int64_t width) const {
-    row += kForwardKeys;
+  // Calls rows [row, row + count) of those that the task will read. Inline always: out of line it would seem
+  // to have no effect, and compilers leave out such calls.
+  HWY_INLINE void call(const Operand& operand, int64_t row, int64_t count, int64_t width) const {
     prefetch_rows(operand, batch_, row, head_, larger(0, smaller(count, high_ - row)), width);
   }
 
-  // The values of the block as products take them.
-  void prepare_values(int64_t key, int64_t rows) {
-    const int64_t step = few_rows() ? kGroup : rows;
-    for (int64_t row = 0; row < rows; row += step) {
-      if (few_rows()) call_next(p_.v, key + row, step, p_.config.value_width);
-      if (Policy::kPair == 2)
-        Policy::pair_rows({values_.cells + row * values_.row, values_.row}, p_.value_padded, step,
-                          s_.v_pairs + row / 2 * p_.value_padded);
+  // Of few rows: calls what is read soon after `count` keys, or values, from `column` of the block on. After
+  // the keys of a block come its values, then the next block's keys; packed rows were all read before.
+  HWY_INLINE void call_ahead(bool values, int64_t key, int64_t column, int64_t count) const {
+    const bool packed = values ? values_.cells == s_.v_rows : keys_.cells == s_.k_rows;
+    column += packed ? kForwardKeys : kAhead;
+    if (!packed && column >= kForwardKeys) {
+      if (!values) column -= kForwardKeys;
+      values = !values;
     }
-    if (Policy::kPair == 2) values_ = {s_.v_pairs, p_.value_padded};
+    if (values)
+      call(p_.v, key + column, count, p_.config.value_width);
+    else
+      call(p_.k, key + column, count, p_.config.key_width);
   }
 
   // Products of q with columns [first, last) of the block of keys -> scores.
@@ -299,9 +301,34 @@ class Forward {
                                s_.scores + first, kForwardKeys, false, nullptr},
                               rows, last - first);
     for (int64_t column = first; column < last; column += kGroup) {
-      call_next(p_.k, key + column, kGroup, p_.config.key_width);
+      call_ahead(false, key, column, kGroup);
       multiply_rows<Policy>(q, rows, {keys_.cells + column * keys_.row, keys_.row}, kGroup,
                             round_up(key_cells(), kLanes), s_.scores + column, kForwardKeys);
+    }
+  }
+
+  // Sums of rows [row, row + rows), rescaled, plus their weights of columns [first, last) times values.
+  void multiply_values(int64_t row, int64_t rows, int64_t key, int64_t first, int64_t last) {
+    const int64_t width = round_up(p_.config.value_width, kGroup);
+    Product product{(last - first) / Policy::kPair,
+                    s_.weights + first / Policy::kPair,
+                    kWeightsRow,
+                    1,
+                    values_.cells + first / Policy::kPair * values_.row,
+                    values_.row,
+                    s_.sum + row * p_.value_padded,
+                    p_.value_padded,
+                    true,
+                    s_.rescale};
+    if (!few_rows()) return multiply<Policy>(product, rows, width);
+    for (int64_t column = first; column < last; column += 2 * kGroup) {
+      const int64_t count = smaller(2 * kGroup, last - column);
+      call_ahead(true, key, column, count);
+      product.depth = count / Policy::kPair;
+      product.a = s_.weights + column / Policy::kPair;
+      product.b = values_.cells + column * values_.row;
+      multiply<Policy, Policy::kPair == 2>(product, rows, width);
+      product.rescale = nullptr;
     }
   }
 
@@ -316,10 +343,7 @@ class Forward {
     const int64_t first = columns.first, last = columns.last;
     multiply_keys(query_rows(row), rows, key, first, last);
     softmax(row, rows, key, columns);
-    multiply<Policy>({(last - first) / Policy::kPair, s_.weights + first / Policy::kPair, kWeightsRow, 1,
-                      values_.cells + first / Policy::kPair * values_.row, values_.row,
-                      s_.sum + row * p_.value_padded, p_.value_padded, true, s_.rescale},
-                     rows, round_up(p_.config.value_width, kGroup));
+    multiply_values(row, rows, key, first, last);
   }
 
   CellRows query_rows(int64_t row) const {
@@ -413,6 +437,7 @@ class Forward {
 
  private:
   static constexpr int64_t kWeightsRow = kForwardKeys / Policy::kPair;
+  static constexpr int64_t kAhead = kForwardKeys / 2;  // rows: memory's latency, less than the nearest cache
 
   const Problem& p_;
   Scores scores_;

@@ -5,7 +5,8 @@
 //   kBf16Cells             cells are made of bf16
 //   pack_row               a row of f32 or bf16 -> cells, zero padded
 //   transpose              rows of cells -> columns: dst[c][r] = src[r][c]
-//   pair_rows              rows of cells -> cells that hold two neighbouring rows (kPair 2 only)
+//   pair                   two neighbouring rows -> two vectors of cells that hold both (kPair 2 only)
+//   pair_rows              the same of many rows, stored
 //   store_row              f32 lanes of one row -> cells
 //   store_pair             f32 lanes of kPair neighbouring rows -> cells that hold kPair rows
 //   store_both             both of these
@@ -174,7 +175,8 @@ void multiply_rows(const CellRows& a, int64_t rows, const CellRows& b, int64_t c
 }
 
 // One product: c[m][n] = (c[m][n] * rescale[m], or 0) + sum over k of a[m][k] * b[k][n], where a[m][k] is the
-// cell at m * a_row + k * a_step, n is a cell of b, and k counts cells.
+// cell at m * a_row + k * a_step, n is a cell of b, and k counts cells. With kPairs, b is rows of cells that
+// are paired on the way.
 struct Product {
   int64_t depth;
   const Cell* a;
@@ -187,7 +189,7 @@ struct Product {
   const float* rescale;  // null: 1
 };
 
-template <typename Policy, int kRows, int kVectors>
+template <typename Policy, bool kPairs, int kRows, int kVectors>
 HWY_NOINLINE void product_tile(const Product& p, int64_t row, int64_t column) {
   const Floats d;
   float* c = p.c + row * p.c_row + column;
@@ -207,12 +209,17 @@ HWY_NOINLINE void product_tile(const Product& p, int64_t row, int64_t column) {
     }
   }
   const Cell* a = p.a + row * p.a_row;
-  const Cell* b = p.b + column;
-  const int64_t a_row = p.a_row, a_step = p.a_step, b_row = p.b_row;
-  for (int64_t k = p.depth; k > 0; --k, a += a_step, b += b_row) {
-    typename Policy::Cells right[kVectors];
+  const Cell* b = p.b + (kPairs ? column / 2 : column);
+  const int64_t a_row = p.a_row, a_step = p.a_step, b_row = p.b_row, b_step = kPairs ? 2 * b_row : b_row;
+  for (int64_t k = p.depth; k > 0; --k, a += a_step, b += b_step) {
+    typename Policy::Cells right[kVectors + kVectors % 2];
 #pragma GCC unroll 4
-    for (int n = 0; n < kVectors; ++n) right[n] = Policy::load(b + n * kLanes);
+    for (int n = 0; n < kVectors; n += kPairs ? 2 : 1) {
+      if constexpr (kPairs)
+        Policy::pair(b + n / 2 * kLanes, b_row, right + n);
+      else
+        right[n] = Policy::load(b + n * kLanes);
+    }
 #pragma GCC unroll 8
     for (int m = 0; m < kRows; ++m) {
       const typename Policy::Cells left = Policy::broadcast(a + m * a_row);
@@ -227,34 +234,34 @@ HWY_NOINLINE void product_tile(const Product& p, int64_t row, int64_t column) {
   }
 }
 
-template <typename Policy, int kVectors>
+template <typename Policy, bool kPairs, int kVectors>
 void product_panel(const Product& p, int64_t rows, int64_t column) {
   constexpr int kTall = kVectors <= 2 && kLanes == kGroup ? 8 : 4;  // as many sums as hide the latency of one
   int64_t row = 0;
-  for (; row + kTall <= rows; row += kTall) product_tile<Policy, kTall, kVectors>(p, row, column);
+  for (; row + kTall <= rows; row += kTall) product_tile<Policy, kPairs, kTall, kVectors>(p, row, column);
   if (kTall > 4 && row + 4 <= rows) {
-    product_tile<Policy, 4, kVectors>(p, row, column);
+    product_tile<Policy, kPairs, 4, kVectors>(p, row, column);
     row += 4;
   }
   switch (rows - row) {
-    case 3: product_tile<Policy, 3, kVectors>(p, row, column); break;
-    case 2: product_tile<Policy, 2, kVectors>(p, row, column); break;
-    case 1: product_tile<Policy, 1, kVectors>(p, row, column); break;
+    case 3: product_tile<Policy, kPairs, 3, kVectors>(p, row, column); break;
+    case 2: product_tile<Policy, kPairs, 2, kVectors>(p, row, column); break;
+    case 1: product_tile<Policy, kPairs, 1, kVectors>(p, row, column); break;
     default: break;
   }
 }
 
 // columns: a multiple of kGroup.
-template <typename Policy>
+template <typename Policy, bool kPairs = false>
 void multiply(const Product& p, int64_t rows, int64_t columns) {
   constexpr int kWide = kLanes == kGroup ? 4 : 2;
   int64_t column = 0;
   for (; column + kWide * kLanes <= columns; column += kWide * kLanes)
-    product_panel<Policy, kWide>(p, rows, column);
+    product_panel<Policy, kPairs, kWide>(p, rows, column);
   switch ((columns - column) / kLanes) {
-    case 3: product_panel<Policy, 3>(p, rows, column); break;
-    case 2: product_panel<Policy, 2>(p, rows, column); break;
-    case 1: product_panel<Policy, 1>(p, rows, column); break;
+    case 3: product_panel<Policy, kPairs, 3>(p, rows, column); break;
+    case 2: product_panel<Policy, kPairs, 2>(p, rows, column); break;
+    case 1: product_panel<Policy, kPairs, 1>(p, rows, column); break;
     default: break;
   }
 }

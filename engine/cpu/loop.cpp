@@ -329,9 +329,8 @@ void LoopKernel::run(void* workspace, int threads) const {
 
 std::string LoopKernel::describe() const {
   const LoopProgram& program = *program_;
-  std::string text =
-      fmt::format("loop {} x {}, tile {} x {}, {} bytes of registers\n", to_string(program.lead),
-                  program.cols, program.tile_rows, program.tile_cols, program.scratch);
+  std::string text = fmt::format("loop {} x {}, tile {} x {}, {} bytes of registers\n", program.lead,
+                                 program.cols, program.tile_rows, program.tile_cols, program.scratch);
   append(text, program, "once per task", program.prologue);
   for (const Stage& stage : program.stages) {
     append(text, program, "once per row", stage.before);

@@ -27,8 +27,7 @@ void LoopCompiler::make_stream(int32_t i) {
     stream.index = static_cast<int32_t>(leaf.attributes.integer("index"));
     const TensorView& view = inputs_[static_cast<size_t>(stream.index)];
     require(view.dtype == stream.dtype && view.shape == shape, "loop: input {} is {} {}, the body says {} {}",
-            stream.index, nf::name(view.dtype), to_string(view.shape), nf::name(stream.dtype),
-            to_string(shape));
+            stream.index, nf::name(view.dtype), view.shape, nf::name(stream.dtype), shape);
     if (shape.rank() != space_.rank()) return;  // the rng of a philox, see rng_stream
     stream.data = static_cast<std::byte*>(view.data);
     stream.element = size_of(view.dtype);
@@ -59,8 +58,8 @@ void LoopCompiler::make_output(int32_t o) {
   const TensorType& type = body_.type(output.value);
   const TensorView& view = outputs_[static_cast<size_t>(o)];
   require(view.dtype == type.dtype && view.shape == type.shape,
-          "loop: output {} is {} {}, the body says {} {}", o, nf::name(view.dtype), to_string(view.shape),
-          nf::name(type.dtype), to_string(type.shape));
+          "loop: output {} is {} {}, the body says {} {}", o, nf::name(view.dtype), view.shape,
+          nf::name(type.dtype), type.shape);
   Stream stream;
   stream.dtype = type.dtype;
   if (const Node* node = column_output(body_, space_, output)) {

@@ -169,7 +169,7 @@ class Planner {
         const TensorView& view = inputs_[static_cast<size_t>(tensor.number)];
         require(view.dtype == tensor.dtype && view.shape == shape,
                 "cuda: input {} of a loop is {} {}, not {} {}", tensor.number, nf::name(view.dtype),
-                to_string(view.shape), nf::name(tensor.dtype), to_string(shape));
+                view.shape, nf::name(tensor.dtype), shape);
         tensor.strides = over_space(shape, view.strides);
         if (node.op == Op::roll) tensor.shift = shift_of(node);
       } else if (node.op == Op::iota) {
@@ -193,8 +193,8 @@ class Planner {
     const TensorType& type = body_.type(id);
     const TensorView& view = outputs_[static_cast<size_t>(o)];
     require(view.dtype == type.dtype && view.shape == type.shape,
-            "cuda: output {} of a loop is {} {}, not {} {}", o, nf::name(view.dtype), to_string(view.shape),
-            nf::name(type.dtype), to_string(type.shape));
+            "cuda: output {} of a loop is {} {}, not {} {}", o, nf::name(view.dtype), view.shape,
+            nf::name(type.dtype), type.shape);
     LoopTensor tensor{.kind = LoopTensor::Kind::output, .number = o, .dtype = type.dtype, .strides = {}};
     tensor.strides = over_space(view.shape, view.strides);
     if (const int axes = column_axes(body_.node(id), space_); axes > 0) {

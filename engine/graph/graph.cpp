@@ -38,8 +38,7 @@ bool equal_attribute(const Attribute& a, const Attribute& b) {
 
 std::string describe(std::span<const Value> inputs) {
   std::vector<std::string> parts;
-  for (const Value& input : inputs)
-    parts.push_back(fmt::format("{}{}", name(input.dtype()), to_string(input.shape())));
+  for (const Value& input : inputs) parts.push_back(fmt::format("{}{}", name(input.dtype()), input.shape()));
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 

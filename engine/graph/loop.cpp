@@ -49,11 +49,10 @@ namespace {
 void verify_leaf(const Node& leaf, const Shape& space) {
   const Shape& shape = leaf.outputs[0].shape;
   if (leaf.outputs[0] == TensorType{DType::i32, {4}} && space.rank() != 1) return;  // the rng of a philox
-  require(shape.rank() == space.rank(), "loop: leaf {} has not the rank of the space {}", to_string(shape),
-          to_string(space));
+  require(shape.rank() == space.rank(), "loop: leaf {} has not the rank of the space {}", shape, space);
   for (int axis = 0; axis < space.rank(); ++axis)
-    require(shape[axis] == space[axis] || shape[axis] == 1, "loop: leaf {} does not fit the space {}",
-            to_string(shape), to_string(space));
+    require(shape[axis] == space[axis] || shape[axis] == 1, "loop: leaf {} does not fit the space {}", shape,
+            space);
 }
 
 void verify_interior(const Graph& body, const Node& node, const Shape& space, const Shape& per_row) {
@@ -64,11 +63,11 @@ void verify_interior(const Graph& body, const Node& node, const Shape& space, co
     const int columns = column_axes(node, space);
     require(columns > 0 || axes.rank() == 1, "loop: a reduction over rows and other axes at once");
     for (int axis = 0; axis < columns; ++axis)
-      require(axes[axis] == axis, "loop: a column reduction over axes {}", to_string(axes));
+      require(axes[axis] == axis, "loop: a column reduction over axes {}", axes);
     return;
   }
-  require(shape == space || shape == per_row, "loop: {} of shape {} in space {}", name(node.op),
-          to_string(shape), to_string(space));
+  require(shape == space || shape == per_row, "loop: {} of shape {} in space {}", name(node.op), shape,
+          space);
   if (node.op == Op::roll)
     require(body.node(node.inputs[0]).op == Op::input, "loop: a roll of something that is no leaf");
   require(node.op == Op::broadcast || node.op == Op::roll || kind(node.op) == OpKind::elementwise ||

@@ -9,13 +9,12 @@ std::vector<TensorType> infer_forward(Types inputs, const Attributes& attributes
   const Shape& hidden = inputs[0].shape;
   const Shape& weight = inputs[1].shape;
   require(hidden.rank() == 2 && weight.rank() == 2 && hidden[1] == weight[1],
-          "hidden {} and weight {} do not fit", to_string(hidden), to_string(weight));
+          "hidden {} and weight {} do not fit", hidden, weight);
   require(inputs[0].dtype == inputs[1].dtype && is_float(inputs[0].dtype), "hidden is {}, weight {}",
           name(inputs[0].dtype), name(inputs[1].dtype));
   require(inputs[2] == TensorType{DType::i32, {hidden[0]}}, "targets are not i32 [{}]", hidden[0]);
   if (attributes.integer("has_scale") != 0)
-    require(inputs[3].shape == Shape{weight[0]}, "scale is {}, not [{}]", to_string(inputs[3].shape),
-            weight[0]);
+    require(inputs[3].shape == Shape{weight[0]}, "scale is {}, not [{}]", inputs[3].shape, weight[0]);
   const int64_t vocab_size = attributes.integer("vocab_size");
   require(vocab_size >= 0 && vocab_size <= weight[0], "vocab_size {} of {} rows", vocab_size, weight[0]);
   const DType dtype = inputs[0].dtype == DType::f64 ? DType::f64 : DType::f32;

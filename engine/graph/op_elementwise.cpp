@@ -25,7 +25,7 @@ std::vector<TensorType> infer_unary(Types inputs, const Attributes&) {
 }
 
 void require_equal(const TensorType& a, const TensorType& b) {
-  require(a.shape == b.shape, "shapes differ, {} and {}", to_string(a.shape), to_string(b.shape));
+  require(a.shape == b.shape, "shapes differ, {} and {}", a.shape, b.shape);
   require(a.dtype == b.dtype, "dtypes differ, {} and {}", name(a.dtype), name(b.dtype));
 }
 
@@ -43,8 +43,7 @@ std::vector<TensorType> infer_compare(Types inputs, const Attributes&) {
 
 std::vector<TensorType> infer_where(Types inputs, const Attributes&) {
   require(inputs[0].dtype == DType::boolean, "the condition is {}, not bool", name(inputs[0].dtype));
-  require(inputs[0].shape == inputs[1].shape, "shapes differ, {} and {}", to_string(inputs[0].shape),
-          to_string(inputs[1].shape));
+  require(inputs[0].shape == inputs[1].shape, "shapes differ, {} and {}", inputs[0].shape, inputs[1].shape);
   require_equal(inputs[1], inputs[2]);
   return {inputs[1]};
 }
@@ -213,8 +212,8 @@ Shape broadcast_shape(const Shape& a, const Shape& b) {
   for (int i = 1; i <= rank; ++i) {
     const int64_t size_a = i <= a.rank() ? a[a.rank() - i] : 1;
     const int64_t size_b = i <= b.rank() ? b[b.rank() - i] : 1;
-    require(size_a == size_b || size_a == 1 || size_b == 1, "engine: shapes {} and {} do not broadcast",
-            to_string(a), to_string(b));
+    require(size_a == size_b || size_a == 1 || size_b == 1, "engine: shapes {} and {} do not broadcast", a,
+            b);
     result[rank - i] = size_a == 1 ? size_b : size_a;
   }
   return result;

@@ -5,7 +5,7 @@ namespace nf {
 namespace {
 
 std::vector<TensorType> infer_embedding(Types inputs, const Attributes&) {
-  require(inputs[0].shape.rank() == 2, "the table {} is not [V, D]", to_string(inputs[0].shape));
+  require(inputs[0].shape.rank() == 2, "the table {} is not [V, D]", inputs[0].shape);
   require(inputs[1].dtype == DType::i32, "ids are {}, not i32", name(inputs[1].dtype));
   TensorType result{inputs[0].dtype, inputs[1].shape};
   result.shape.push_back(inputs[0].shape[1]);

@@ -12,7 +12,7 @@ std::vector<TensorType> as_given(Types, const Attributes& attributes) {
 std::vector<TensorType> infer_tensor(Types, const Attributes& attributes) {
   const auto count = static_cast<int64_t>(attributes.data("data")->size());
   require(count == attributes.list("shape").elements(), "{} values for shape {}", count,
-          to_string(attributes.list("shape")));
+          attributes.list("shape"));
   return {{dtype_attribute(attributes), attributes.list("shape")}};
 }
 

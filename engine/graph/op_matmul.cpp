@@ -19,15 +19,14 @@ MatmulShape shape_of(const Shape& a, const Shape& b, const Attributes& attribute
   require(a.rank() >= 2 && b.rank() >= 2, "operands need at least two axes");
   const auto [m, k] = matrix_of(a, attributes.integer("transpose_a") != 0);
   const auto [k_b, n] = matrix_of(b, attributes.integer("transpose_b") != 0);
-  require(k == k_b, "inner sizes differ, {}{} x {}{}", to_string(a),
-          attributes.integer("transpose_a") != 0 ? "^T" : "", to_string(b),
-          attributes.integer("transpose_b") != 0 ? "^T" : "");
+  require(k == k_b, "inner sizes differ, {}{} x {}{}", a, attributes.integer("transpose_a") != 0 ? "^T" : "",
+          b, attributes.integer("transpose_b") != 0 ? "^T" : "");
   MatmulShape result{.batch = {}, .m = m, .n = n, .k = k};
   for (int axis = 0; axis < a.rank() - 2; ++axis) result.batch.push_back(a[axis]);
   if (b.rank() == 2) return result;
-  require(a.rank() == b.rank(), "leading axes differ, {} and {}", to_string(a), to_string(b));
+  require(a.rank() == b.rank(), "leading axes differ, {} and {}", a, b);
   for (int axis = 0; axis < a.rank() - 2; ++axis)
-    require(a[axis] == b[axis], "leading axes differ, {} and {}", to_string(a), to_string(b));
+    require(a[axis] == b[axis], "leading axes differ, {} and {}", a, b);
   return result;
 }
 
@@ -38,9 +37,8 @@ std::vector<TensorType> infer_matmul(Types inputs, const Attributes& attributes)
   TensorType result{dtype_attribute(attributes), sizes.batch};
   result.shape.push_back(sizes.m);
   result.shape.push_back(sizes.n);
-  require(inputs.size() < 3 || inputs[2] == result, "the accumulator is {}{}",
-          inputs.size() < 3 ? "" : name(inputs[2].dtype),
-          inputs.size() < 3 ? "" : to_string(inputs[2].shape));
+  if (inputs.size() == 3)
+    require(inputs[2] == result, "the accumulator is {}{}", name(inputs[2].dtype), inputs[2].shape);
   return {result};
 }
 

@@ -11,20 +11,20 @@ using Grads = std::span<const Value>;
 
 std::vector<TensorType> infer_reshape(Types inputs, const Attributes& attributes) {
   const Shape& shape = attributes.list("shape");
-  require(shape.elements() == inputs[0].shape.elements(), "{} has {} elements, not the {} of {}",
-          to_string(shape), shape.elements(), inputs[0].shape.elements(), to_string(inputs[0].shape));
+  require(shape.elements() == inputs[0].shape.elements(), "{} has {} elements, not the {} of {}", shape,
+          shape.elements(), inputs[0].shape.elements(), inputs[0].shape);
   return {{inputs[0].dtype, shape}};
 }
 
 std::vector<TensorType> infer_transpose(Types inputs, const Attributes& attributes) {
   const Shape& permutation = attributes.list("permutation");
   const int rank = inputs[0].shape.rank();
-  require(permutation.rank() == rank, "permutation {} for {} axes", to_string(permutation), rank);
+  require(permutation.rank() == rank, "permutation {} for {} axes", permutation, rank);
   Shape shape;
   std::array<bool, Shape::kMaxRank> seen{};
   for (int64_t axis : permutation) {
     require(axis >= 0 && axis < rank && !seen[static_cast<size_t>(axis)], "{} is no permutation",
-            to_string(permutation));
+            permutation);
     seen[static_cast<size_t>(axis)] = true;
     shape.push_back(inputs[0].shape[static_cast<int>(axis)]);
   }
@@ -34,10 +34,9 @@ std::vector<TensorType> infer_transpose(Types inputs, const Attributes& attribut
 std::vector<TensorType> infer_broadcast(Types inputs, const Attributes& attributes) {
   const Shape& from = inputs[0].shape;
   const Shape& to = attributes.list("shape");
-  require(from.rank() == to.rank(), "ranks of {} and {} differ", to_string(from), to_string(to));
+  require(from.rank() == to.rank(), "ranks of {} and {} differ", from, to);
   for (int axis = 0; axis < to.rank(); ++axis)
-    require(from[axis] == to[axis] || from[axis] == 1, "{} does not broadcast to {}", to_string(from),
-            to_string(to));
+    require(from[axis] == to[axis] || from[axis] == 1, "{} does not broadcast to {}", from, to);
   return {{inputs[0].dtype, to}};
 }
 
@@ -49,8 +48,7 @@ std::vector<TensorType> infer_slice(Types inputs, const Attributes& attributes) 
           shape.rank());
   for (int axis = 0; axis < shape.rank(); ++axis)
     require(starts[axis] >= 0 && sizes[axis] > 0 && starts[axis] + sizes[axis] <= shape[axis],
-            "axis {}: {} elements from {} on are not inside {}", axis, sizes[axis], starts[axis],
-            to_string(shape));
+            "axis {}: {} elements from {} on are not inside {}", axis, sizes[axis], starts[axis], shape);
   return {{inputs[0].dtype, sizes}};
 }
 
@@ -86,7 +84,7 @@ std::vector<TensorType> infer_scatter_add(Types inputs, const Attributes& attrib
   const Shape& updates = inputs[1].shape;
   require(inputs[0].dtype == DType::i32, "rows are {}, not i32", name(inputs[0].dtype));
   require(updates.rank() >= rows.rank() && std::equal(rows.begin(), rows.end(), updates.begin()),
-          "updates {} do not begin with the shape of rows {}", to_string(updates), to_string(rows));
+          "updates {} do not begin with the shape of rows {}", updates, rows);
   Shape shape{attributes.integer("size")};
   for (int axis = rows.rank(); axis < updates.rank(); ++axis) shape.push_back(updates[axis]);
   return {{inputs[1].dtype, shape}};
@@ -200,7 +198,7 @@ Value reshape(Value x, Shape shape) {
       known *= shape[axis];
       continue;
     }
-    require(open < 0, "engine: reshape to {}: only one size may be -1", to_string(shape));
+    require(open < 0, "engine: reshape to {}: only one size may be -1", shape);
     open = axis;
   }
   if (open >= 0) shape[open] = known == 0 ? 0 : x.shape().elements() / known;
@@ -232,7 +230,7 @@ Value broadcast_to(Value x, const Shape& shape) {
                          {"shape", shape}});
   Shape aligned = Shape::filled(shape.rank(), 1);
   const int offset = shape.rank() - x.shape().rank();
-  require(offset >= 0, "engine: {} does not broadcast to {}", to_string(x.shape()), to_string(shape));
+  require(offset >= 0, "engine: {} does not broadcast to {}", x.shape(), shape);
   for (int axis = 0; axis < x.shape().rank(); ++axis) aligned[axis + offset] = x.shape()[axis];
   x = reshape(x, aligned);
   if (x.shape() == shape) return x;
@@ -276,7 +274,7 @@ Value scatter_add(Value rows, Value updates, int64_t size) {
 
 Value squeeze(Value x, int axis) {
   axis = normalize_axis(axis, x.shape().rank());
-  require(x.shape()[axis] == 1, "engine: squeeze of axis {} of {}", axis, to_string(x.shape()));
+  require(x.shape()[axis] == 1, "engine: squeeze of axis {} of {}", axis, x.shape());
   Shape shape;
   for (int i = 0; i < x.shape().rank(); ++i)
     if (i != axis) shape.push_back(x.shape()[i]);

@@ -10,7 +10,7 @@ struct AttributeText {
   std::string operator()(int64_t value) const { return fmt::format("{}", value); }
   std::string operator()(double value) const { return fmt::format("{}", value); }
   std::string operator()(const std::string& value) const { return fmt::format("\"{}\"", value); }
-  std::string operator()(const Shape& value) const { return to_string(value); }
+  std::string operator()(const Shape& value) const { return fmt::format("{}", value); }
   std::string operator()(const TensorData& value) const { return fmt::format("{} values", value->size()); }
   std::string operator()(const Body& value) const { return fmt::format("{} nodes", value->size()); }
 };
@@ -29,7 +29,7 @@ std::string node_text(const Graph& graph, int32_t index) {
         !(kind(node.op) == OpKind::leaf && std::string_view(key) == "shape"))
       arguments.push_back(fmt::format("{}={}", key, std::visit(AttributeText{}, value)));
   for (const TensorType& type : node.outputs)
-    types.push_back(fmt::format("{}{}", name(type.dtype), to_string(type.shape)));
+    types.push_back(fmt::format("{}{}", name(type.dtype), type.shape));
   std::string line = fmt::format("%{} = {}({}) : {}", index, name(node.op), fmt::join(arguments, ", "),
                                  fmt::join(types, ", "));
   const std::string& scope = graph.scope_name(node);
@@ -63,7 +63,7 @@ std::string to_dot(const Graph& graph) {
   for (int32_t i = 0; i < graph.size(); ++i) {
     const Node& node = graph.node(i);
     std::string label = fmt::format("%{} {}\\n{}{}\\n{}", i, name(node.op), name(node.outputs[0].dtype),
-                                    to_string(node.outputs[0].shape), graph.scope_name(node));
+                                    node.outputs[0].shape, graph.scope_name(node));
     fmt::format_to(std::back_inserter(text), "  n{} [label=\"{}\"{}];\n", i, label,
                    node.backward ? ", style=filled, fillcolor=\"#eef2ff\"" : "");
     for (ValueId id : node.inputs) fmt::format_to(std::back_inserter(text), "  n{} -> n{};\n", id.node, i);

@@ -175,7 +175,7 @@ Entry read_entry(Reader& reader) {
   entry.tensor.dtype = kind->dtype;
   entry.offset = reader.number<uint64_t>("a tensor's offset");
   const std::optional<uint64_t> bytes = byte_count(entry.tensor.shape, entry.tensor.dtype);
-  require(bytes.has_value(), "{}: {} is more than a file can hold", where, to_string(entry.tensor.shape));
+  require(bytes.has_value(), "{}: {} is more than a file can hold", where, entry.tensor.shape);
   entry.bytes = *bytes;
   return entry;
 }

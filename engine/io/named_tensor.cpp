@@ -19,7 +19,7 @@ std::optional<uint64_t> byte_count(const Shape& shape, DType dtype) {
 void check_bytes(const NamedTensor& tensor, std::string_view who) {
   const std::optional<uint64_t> bytes = byte_count(tensor.shape, tensor.dtype);
   require(bytes == tensor.bytes.size(), "{}: tensor '{}' has {} bytes, {} {} needs {}", who,
-          printable(tensor.name), tensor.bytes.size(), name(tensor.dtype), to_string(tensor.shape),
+          printable(tensor.name), tensor.bytes.size(), name(tensor.dtype), tensor.shape,
           bytes ? std::to_string(*bytes) : "more than a file can hold");
 }
 

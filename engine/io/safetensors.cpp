@@ -83,7 +83,7 @@ Entry read_entry(const std::string& name, const json& value, uint64_t data_size,
           where, entry.begin, entry.end, data_size);
   const std::optional<uint64_t> bytes = byte_count(entry.tensor.shape, entry.tensor.dtype);
   require(bytes == entry.end - entry.begin, "{}: data_offsets span {} bytes, {} {} needs {}", where,
-          entry.end - entry.begin, nf::name(entry.tensor.dtype), to_string(entry.tensor.shape),
+          entry.end - entry.begin, nf::name(entry.tensor.dtype), entry.tensor.shape,
           bytes ? std::to_string(*bytes) : "more than a file can hold");
   return entry;
 }

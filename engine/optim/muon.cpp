@@ -15,7 +15,7 @@ namespace nf {
 Value newton_schulz(Value u, DType products) {
   constexpr double kA = 3.4445, kB = -4.7750, kC = 2.0315;
   constexpr int kSteps = 5;
-  require(u.shape().rank() == 2, "optimizer: newton_schulz needs a matrix, not {}", to_string(u.shape()));
+  require(u.shape().rank() == 2, "optimizer: newton_schulz needs a matrix, not {}", u.shape());
   require(products == DType::f32 || products == DType::bf16,
           "optimizer: the products of newton_schulz are f32 or bf16, not {}", name(products));
   const bool tall = u.shape()[0] > u.shape()[1];
@@ -48,8 +48,7 @@ Value muon(const StepContext& context, const TrainedParameter& parameter, Value 
   if (!parameter.layer_matrix) return adamw(context, parameter, gradient);
   const OptimizerOptions& options = context.options;
   const Shape& shape = parameter.weight.shape();
-  require(shape.rank() == 2, "optimizer: Muon updates matrices, but {} is {}", parameter.name,
-          to_string(shape));
+  require(shape.rank() == 2, "optimizer: Muon updates matrices, but {} is {}", parameter.name, shape);
   const Value old_m = context.memory("momentum", parameter);
   const Value m = options.momentum * old_m + gradient;
   context.remember(old_m, m);

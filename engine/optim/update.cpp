@@ -76,8 +76,7 @@ void check(const TrainedParameter& parameter) {
   require(weight && weight.graph->node(weight.id).op == Op::state && weight.dtype() == DType::f32,
           "optimizer: the weight of {} must be an f32 state", parameter.name);
   require(gradient && gradient.graph == weight.graph && gradient.type() == weight.type(),
-          "optimizer: the gradient of {} must be f32 {} in the same graph", parameter.name,
-          to_string(weight.shape()));
+          "optimizer: the gradient of {} must be f32 {} in the same graph", parameter.name, weight.shape());
   require(parameter.normalize_axis >= -1 && parameter.normalize_axis < weight.shape().rank(),
           "optimizer: {} has no axis {} to be normalised along", parameter.name, parameter.normalize_axis);
 }

@@ -28,8 +28,8 @@ const Tensor& bound(const Bindings& bindings, const std::string& leaf, const Sha
   require(found != bindings.end(), "reference: {} {} is not bound", what, leaf);
   const Tensor& tensor = found->second;
   require(tensor.shape == shape && static_cast<int64_t>(tensor.data.size()) == shape.elements(),
-          "reference: {} {} is bound to {} ({} elements), expected {}", what, leaf, to_string(tensor.shape),
-          tensor.data.size(), to_string(shape));
+          "reference: {} {} is bound to {} ({} elements), expected {}", what, leaf, tensor.shape,
+          tensor.data.size(), shape);
   return tensor;
 }
 
@@ -123,8 +123,7 @@ class Run {
     const double offset = arguments[2]->data.at(0);
     require(
         offset >= 0 && offset + static_cast<double>(part.shape[1]) <= static_cast<double>(updated.shape[1]),
-        "reference: assign_slice of {} at {} does not fit into {}", to_string(part.shape), offset,
-        to_string(updated.shape));
+        "reference: assign_slice of {} at {} does not fit into {}", part.shape, offset, updated.shape);
     const Strides strides = dense_strides(updated.shape);
     size_t i = 0;
     walk(part.shape, strides, static_cast<int64_t>(offset) * strides[1],

@@ -13,7 +13,7 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 void require_same_shape(const Call& call) {
   for (const Tensor* input : call.inputs)
     require(input->shape == call.shape(), "reference: {} of {} gives {}, broadcast the operand first",
-            name(call.node.op), to_string(input->shape), to_string(call.shape()));
+            name(call.node.op), input->shape, call.shape());
 }
 
 template <auto function>

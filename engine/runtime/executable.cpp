@@ -157,8 +157,8 @@ const TensorType& Executable::output_type(std::string_view name) const {
 void Executable::set_bytes(std::string_view name, std::span<const std::byte> bytes) {
   const TensorType& type = input_type(name);
   require(static_cast<int64_t>(bytes.size()) == type.bytes(),
-          "runtime: input '{}' is {}{} of {} bytes, not {}", name, nf::name(type.dtype),
-          to_string(type.shape), type.bytes(), bytes.size());
+          "runtime: input '{}' is {}{} of {} bytes, not {}", name, nf::name(type.dtype), type.shape,
+          type.bytes(), bytes.size());
   state_->device()->write(bound_->view(find_input(name)).as<std::byte>(), bytes);
 }
 

@@ -15,8 +15,8 @@ std::byte* State::ensure(const std::string& name, const TensorType& type) {
   if (found == tensors_.end())
     return tensors_.emplace(name, Tensor{type, slabs_.allocate(type.bytes())}).first->second.buffer.get();
   const TensorType& existing = found->second.type;
-  require(existing == type, "state: '{}' is {}{}, not {}{}", name, nf::name(existing.dtype),
-          to_string(existing.shape), nf::name(type.dtype), to_string(type.shape));
+  require(existing == type, "state: '{}' is {}{}, not {}{}", name, nf::name(existing.dtype), existing.shape,
+          nf::name(type.dtype), type.shape);
   return found->second.buffer.get();
 }
 

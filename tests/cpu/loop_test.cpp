@@ -86,7 +86,7 @@ TEST_CASE("loop: random bodies give the bits of their nodes run one by one") {
   uint64_t seed = 1;
   for (const Shape& space : test::loop_spaces())
     for (int repeat = 0; repeat < (space.elements() > 4000 ? 4 : 12); ++repeat, ++seed) {
-      CAPTURE(to_string(space));
+      CAPTURE(fmt::format("{}", space));
       CAPTURE(seed);
       LoopBody body(space);
       test::fill_randomly(body, seed);
@@ -123,7 +123,7 @@ namespace {
 
 // Makes chosen outputs share the memory of chosen inputs, and compares with outputs of their own.
 void check_shared(const LoopBody& body, const std::vector<std::pair<size_t, size_t>>& output_on_input) {
-  CAPTURE(to_string(body.space));
+  CAPTURE(fmt::format("{}", body.space));
   const std::vector<Memory> expected = run(body.graph, body.space, body.inputs(5));
   for (const int threads : {1, 2}) {
     const std::vector<Memory> inputs = body.inputs(5);
@@ -158,7 +158,7 @@ TEST_CASE("loop: the bodies of models agree with double precision") {
       for (size_t o = 0; o < got.size(); ++o) {
         reference::Tensor tensor{expected[o].shape, {}};
         for (int64_t e = 0; e < tensor.shape.elements(); ++e) tensor.data.push_back(got[o].get(e));
-        CAPTURE(to_string(space));
+        CAPTURE(fmt::format("{}", space));
 
         CAPTURE(o);
         // Where all terms cancel, only the absolute error says something.

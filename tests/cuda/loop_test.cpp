@@ -69,7 +69,7 @@ class Case {
   }
 
   void check(double tolerance) {
-    INFO("space ", to_string(body_.space), ", seed ", seed_, "\n", to_text(body_.graph));
+    INFO("space ", fmt::format("{}", body_.space), ", seed ", seed_, "\n", to_text(body_.graph));
     const std::vector<Tensor> expected = test::interpret_loop(body_.graph, body_.space, inputs_);
     launch_();
     for (size_t o = 0; o < outputs_.size(); ++o) {

@@ -79,7 +79,7 @@ TEST_CASE("newton_schulz brings the singular values of a Gaussian close to 1") {
   for (const auto& device : {reference_device(), cpu_device(2)})
     for (const Shape& shape : {Shape{16, 48}, Shape{48, 16}, Shape{24, 96}}) {
       CAPTURE(device->name());
-      CAPTURE(to_string(shape));
+      CAPTURE(fmt::format("{}", shape));
       const Tensor u = random_tensor(shape, 11);
       const std::vector<double> before = singular_values(u);
       CHECK(before.front() > 1.5 * before.back());

@@ -70,7 +70,7 @@ TEST_CASE("lower: reductions over any axes take one of two forms") {
     Shape axes;
     for (int axis = 0; axis < 5; ++axis)
       if ((bits >> axis & 1U) != 0) axes.push_back(axis);
-    CAPTURE(to_string(axes));
+    CAPTURE(fmt::format("{}", axes));
     Graph graph;
     const Value x = input(graph, "x", DType::f32, shape);
     graph.output("sum", reduce_sum(x, axes));

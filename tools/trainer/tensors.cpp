@@ -49,7 +49,7 @@ void restore_tensors(State& state, const std::vector<std::string>& names, const 
     const NamedTensor* found = file.find(name);
     require(found != nullptr, "{}: has no tensor '{}', which this model needs", path, name);
     require(found->shape == type.shape, "{}: tensor '{}' has shape {}, this model needs {}", path, name,
-            to_string(found->shape), to_string(type.shape));
+            found->shape, type.shape);
     require(found->dtype == type.dtype, "{}: tensor '{}' is {}, not {}", path, name, nf::name(found->dtype),
             nf::name(type.dtype));
   }

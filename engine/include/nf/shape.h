@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <initializer_list>
 #include <span>
-#include <string>
 
 #include "nf/error.h"
 
@@ -62,7 +61,11 @@ using Strides = Shape;  // in elements, not bytes
 // Strides of a dense row-major tensor.
 Strides dense_strides(const Shape& shape);
 
-// "[8, 256, 1024]".
-std::string to_string(const Shape& shape);
-
 }  // namespace nf
+
+// "[8, 256, 1024]".
+template <>
+struct fmt::formatter<nf::Shape> {
+  constexpr auto parse(fmt::format_parse_context& context) { return context.begin(); }
+  fmt::format_context::iterator format(const nf::Shape& shape, fmt::format_context& context) const;
+};
