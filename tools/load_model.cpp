@@ -161,6 +161,21 @@ LoadedModel load_adapted(const fs::path& folder, std::shared_ptr<const Device> d
   return model;
 }
 
+// What graphs of bf16 read of a model in f32. In a State of its own: where some tensors of one are erased,
+// the slabs of those that stay go on to take their memory.
+std::shared_ptr<State> what_bf16_reads(const State& whole, const std::vector<Parameter>& parameters) {
+  auto state = std::make_shared<State>(whole.device());
+  for (const Parameter& p : parameters)
+    for (const std::string& name : {p.name, narrow_name(p.name)}) {
+      if (!whole.contains(name) || (name == p.name && is_narrow_alone(p))) continue;
+      std::vector<Buffer> copies;
+      const std::span<const std::byte> from = whole.host_bytes(name, copies);
+      state->ensure(name, whole.type(name));
+      state->write(name, from);
+    }
+  return state;
+}
+
 }  // namespace
 
 LoadedModel load_model(const fs::path& path, std::shared_ptr<const Device> device,
@@ -169,10 +184,8 @@ LoadedModel load_model(const fs::path& path, std::shared_ptr<const Device> devic
   LoadedModel model = is_adapter(folder) ? load_adapted(folder, std::move(device))
                                          : load_stored(folder, std::move(device), compute == DType::bf16);
   if (compute != DType::f32) copy_narrow(*model.state, model.parameters);
-  // An adapter is merged in f32.
-  if (compute == DType::bf16)
-    for (const Parameter& p : model.parameters)
-      if (is_narrow_alone(p)) model.state->erase(p.name);
+  // An adapter was merged in f32.
+  if (model.adapter && compute == DType::bf16) model.state = what_bf16_reads(*model.state, model.parameters);
   return model;
 }
 

@@ -34,7 +34,6 @@ struct F32Policy {
                                    int64_t dst_row) {
     transpose_cells(src, rows, columns, dst, dst_row);
   }
-  static HWY_INLINE void pair(const Cell*, int64_t, Cells*) {}
   static HWY_INLINE void pair_rows(const CellRows&, int64_t, int64_t, Cell*) {}
   static HWY_INLINE void store_row(Vector value, Cell* row, int64_t column) {
     hn::Store(value, Floats(), reinterpret_cast<float*>(row) + column);

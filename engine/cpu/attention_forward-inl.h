@@ -332,7 +332,7 @@ class Forward {
     }
   }
 
-  // Rows [row, row + rows) against the packed block of keys.
+  // Rows [row, row + rows) against the block of keys.
   void group(int64_t row, int64_t rows, int64_t key, int64_t keys) {
     const Span& span = s_.spans[row / kGroup];
     const Documents documents{span.document_low, span.document_high};
@@ -449,7 +449,7 @@ class Forward {
   Documents documents_{};  // of the queries
   Documents k_range_{};    // of the block of keys
   CellRows keys_{};        // of the block of keys
-  CellRows values_{};      // of the block of keys, as the second factor of a product
+  CellRows values_{};      // of the block of keys: rows in pairs, or with few_rows() rows as keys_ are
 };
 
 template <typename Policy>

@@ -2,10 +2,10 @@
 // stand or packed once for each block of k, and it takes b panel by panel, all rows passing over each. With
 // few rows every panel of b is packed just before its use, by threads that share out the columns and pack all
 // rows of a for themselves, or, with very few, multiplied as it is read: decoding is one pass over the
-// weights. With many, b is packed in chunks that the third-level cache holds, before any of it is used: by
-// all threads together, or, if they are few, by each for itself, for to fetch what another core has just
-// written takes longer than to pack it. Goto, van de Geijn, "Anatomy of high-performance matrix
-// multiplication", ACM TOMS 34(3), 2008.
+// weights, or over what pack_b() has made of them. With many, b is packed in chunks that the third-level
+// cache holds, before any of it is used: by all threads together, or, if they are few, by each for itself,
+// for to fetch what another core has just written takes longer than to pack it. Goto, van de Geijn, "Anatomy
+// of high-performance matrix multiplication", ACM TOMS 34(3), 2008.
 #include "cpu/gemm.h"
 
 #include <algorithm>
@@ -56,7 +56,7 @@ struct Cut {
   int64_t k_blocks;       // k is cut into nearly equal blocks of whole steps
   bool shared;            // b is packed chunk by chunk
   bool copies;            // by every thread for itself, not by all together
-  bool thin;              // nothing is packed
+  bool thin;              // b is read as it stands, or as pack_b() has left it; nothing is packed
   bool few_rows;          // a block takes all rows of c and packs a, which serves the thread's next one too
   bool partial;           // c is bf16 and k has several blocks: sums wait in f32
   int64_t chunk_columns;  // of b; all of them unless shared
@@ -466,6 +466,8 @@ void gemm(const GemmArgs& args, void* workspace, int threads) {
   check(args);
   if (args.batch == 0 || args.m == 0 || args.n == 0) return;
   const Cut cut = cut_of(args, threads);
+  require(args.packed_b == nullptr || (cut.thin && args.batch == 1),
+          "gemm: b is packed for another product than {} x {} x {} x {}", args.batch, args.m, args.n, args.k);
   if (cut.thin) return run_thin(args, cut);
   auto* const aligned = reinterpret_cast<int32_t*>(round_up(reinterpret_cast<intptr_t>(workspace), 64));
   if (!cut.shared)

@@ -34,7 +34,7 @@ struct GemmArgs {
   int64_t a_batch_stride = 0;  // in elements; 0 uses one a for the whole batch
   MatrixView b = {};           // [k, n]
   int64_t b_batch_stride = 0;
-  const void* packed_b = nullptr;  // what pack_b() has made of b, which is not read then; null: nothing
+  const void* packed_b = nullptr;  // what pack_b() has made of b, which is not read then; null: read b
   void* c = nullptr;               // [m, n], column stride 1; may not overlap a or b
   DType c_dtype = DType::f32;      // f32 or bf16 (rounded once, from the whole f32 sum)
   int64_t c_row_stride = 0;
@@ -54,8 +54,9 @@ size_t gemm_workspace_of_any_strides(const GemmArgs& args, int threads);
 void gemm(const GemmArgs& args, void* workspace, int threads);
 
 // Where few rows are multiplied by the same b again and again (decoding), b in the order in which that is
-// read fastest: packed_b_bytes() of memory, 64-byte aligned; 0: this product gains nothing from it. The
-// result keeps its bits.
+// read fastest: packed_b_bytes() of memory, 64-byte aligned; 0: this product has no use for it, and gemm()
+// refuses it. It serves any m for which there is a use, with the same dtypes, n and k. The result keeps its
+// bits.
 size_t packed_b_bytes(const GemmArgs& args);
 void pack_b(const GemmArgs& args, void* packed, int threads);
 

@@ -282,7 +282,7 @@ void tile(int rows, int vectors, const TileArgs& args) {
   (args.a_row_bytes == 0 ? kPanelTiles : kRowTiles)[(rows - 1) * kVectors + vectors - 1](args);
 }
 
-// ---- few rows: b is read where it stands
+// ---- few rows: b is read where it stands, or from the panels of pack_b()
 
 #if HWY_TARGET == HWY_SCALAR
 
@@ -381,6 +381,15 @@ HWY_INLINE void widen(const bf16* from, int64_t count, float* to) {
   for (; i < count; ++i) to[i] = load_one(from + i);
 }
 
+// Sums of columns [column, …) of row `row` -> c.
+HWY_INLINE void store_thin(const ThinArgs& s, hn::Vec<Wide> sums, int64_t row, int64_t column) {
+  const int64_t at = row * s.c_stride + column, count = s.columns - column;
+  if (s.store == TileStore::set_bf16)
+    store_bf16(sums, static_cast<bf16*>(s.c) + at, count);
+  else
+    store_some(sums, static_cast<float*>(s.c) + at, count, s.store == TileStore::add_f32);
+}
+
 template <int kThinRows, typename T, bool kPacked>
 void thin_of(const ThinArgs& s) {
   constexpr int kVectors = kPacked ? kPackedVectors : kThinVectors;
@@ -413,23 +422,14 @@ void thin_of(const ThinArgs& s) {
       else
         add_columns<kThinRows, T>(b, column_bytes, s.columns - j, a, begin, end, sums);
       for (int row = 0; row < kThinRows; ++row)
-        for (int v = 0; v < kVectors; ++v) {
-          const int64_t at = row * s.c_stride + j + v * kLanes, count = s.columns - j - v * kLanes;
+        for (int v = 0; v < kVectors; ++v)
           if (adds)  // block by block, as a tile does
-            store_some(sums[row][v], static_cast<float*>(s.c) + at, count, true);
+            store_thin(s, sums[row][v], row, j + v * kLanes);
           else
             total[row][v] = block == 0 ? sums[row][v] : hn::Add(total[row][v], sums[row][v]);
-        }
     }
-    if (adds) continue;
-    for (int row = 0; row < kThinRows; ++row)
-      for (int v = 0; v < kVectors; ++v) {
-        const int64_t at = row * s.c_stride + j + v * kLanes, count = s.columns - j - v * kLanes;
-        if (s.store == TileStore::set_bf16)
-          store_bf16(total[row][v], static_cast<bf16*>(s.c) + at, count);
-        else
-          store_some(total[row][v], static_cast<float*>(s.c) + at, count, false);
-      }
+    for (int row = 0; row < (adds ? 0 : kThinRows); ++row)
+      for (int v = 0; v < kVectors; ++v) store_thin(s, total[row][v], row, j + v * kLanes);
   }
 }
 

@@ -19,7 +19,7 @@ struct BoundNode {
   void* workspace;
   int threads;
   LoopCodes* codes;          // of the executable
-  Slabs* slabs;              // for what kernels keep
+  Slabs* slabs;              // while binding: memory for what kernels keep
   std::vector<bool> frozen;  // per input: BoundPlan::is_frozen()
 };
 

@@ -18,15 +18,15 @@ namespace {
 using namespace nf;
 using namespace nf::cpu;
 
-// A strided [B, R, H, D] tensor with its values in double: axes may be swapped in memory and rows padded.
+// A strided [B, R, H, D] tensor with its values in double: axes may be swapped in memory, rows then padded.
 struct Tensor {
   std::vector<double> value;  // dense
   std::vector<char> memory;
   TensorView view;
 
-  Tensor(const Shape& shape, DType dtype, bool heads_first) {
+  Tensor(const Shape& shape, DType dtype, bool heads_first, int64_t padding = 3) {
     value.assign(static_cast<size_t>(shape.elements()), 0.0);
-    const int64_t row = shape[3] + (heads_first ? 3 : 0), head_rows = heads_first ? shape[1] + 1 : 1;
+    const int64_t row = shape[3] + (heads_first ? padding : 0), head_rows = heads_first ? shape[1] + 1 : 1;
     const int64_t head = row * head_rows,
                   batch = row * (heads_first ? shape[2] * head_rows : shape[1] * shape[2]);
     view.dtype = dtype;
@@ -82,6 +82,7 @@ struct Case {
   DType dtype = DType::f32;
   DType out_dtype = DType::f32;
   bool heads_first = false;
+  int64_t padding = 3;  // of rows of k or v; odd: not whole cells of bf16
   int documents = 0;    // 0: none; else about how many, the first query having none
   int64_t gap = 0;      // with documents, so many queries from 16 on have none either
   int64_t length = -1;  // -1: none
@@ -98,8 +99,10 @@ struct Run {
 
   explicit Run(const Case& t)
       : q({t.config.batch, t.config.queries, t.config.heads, t.config.key_width}, t.dtype, t.heads_first),
-        k({t.config.batch, t.config.keys, t.config.kv_heads, t.config.key_width}, t.dtype, t.heads_first),
-        v({t.config.batch, t.config.keys, t.config.kv_heads, t.config.value_width}, t.dtype, !t.heads_first),
+        k({t.config.batch, t.config.keys, t.config.kv_heads, t.config.key_width}, t.dtype, t.heads_first,
+          t.padding),
+        v({t.config.batch, t.config.keys, t.config.kv_heads, t.config.value_width}, t.dtype, !t.heads_first,
+          t.padding),
         out({t.config.batch, t.config.queries, t.config.heads, t.config.value_width}, t.out_dtype,
             t.heads_first),
         grad_out(out.view.shape, t.out_dtype, !t.heads_first),
@@ -266,10 +269,10 @@ std::string describe(const Case& t) {
   const AttentionConfig& c = t.config;
   return fmt::format(
       "{} -> {} B {} T {} S {} H {} K {} dk {} dv {} causal {} window {} cap {} {} dropout {} documents {} "
-      "length {} heads first {} gap {}",
+      "length {} heads first {} padding {} gap {}",
       name(t.dtype), name(t.out_dtype), c.batch, c.queries, c.keys, c.heads, c.kv_heads, c.key_width,
       c.value_width, c.causal, c.window, static_cast<int>(c.cap_type), c.cap, c.dropout, t.documents,
-      t.length, t.heads_first, t.gap);
+      t.length, t.heads_first, t.padding, t.gap);
 }
 
 void check(const Case& t) {
@@ -369,13 +372,16 @@ TEST_CASE("attention: decoding") {
   struct Heads {
     int64_t all, of_keys, width;
   };
-  for (const Heads& heads : {Heads{8, 2, 64}, Heads{4, 4, 64}, Heads{4, 2, 24}, Heads{3, 3, 40}})
+  for (const Heads& heads : {Heads{8, 2, 64}, Heads{4, 4, 64}, Heads{4, 2, 24}, Heads{3, 3, 40},
+                             Heads{8, 1, 64}, Heads{6, 1, 96}, Heads{16, 2, 32}, Heads{9, 1, 32}})
     for (int64_t queries : {1, 3})
       for (int64_t keys : {1, 5, 600, 3000})
         for (int64_t length : {int64_t{1}, (keys + 1) / 2, keys}) {
           Case t{config(1, queries, keys, heads.all, heads.of_keys, heads.width, heads.width)};
           t.config.causal = true;
           t.length = length;
+          check_both(t);
+          t.padding = 2;
           check_both(t);
           t.config.window = 100;
           t.config.cap_type = CapType::soft;

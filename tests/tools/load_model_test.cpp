@@ -1,6 +1,5 @@
 // Model folders that are not as they should be: one clear Error each.
 #include "tools/load_model.h"
-#include "tools/generate.h"
 
 #include <doctest/doctest.h>
 

@@ -163,6 +163,12 @@ TEST_CASE("lora: a merged adapter computes what the adapted model does") {
     float worst = 0;
     for (size_t i = 0; i < ours.size(); ++i) worst = std::max(worst, std::abs(ours[i] - theirs[i]));
     CHECK(worst < 1e-4F);
+    // Of what is loaded for bf16 alone no matrix stays in f32.
+    LoadedModel narrow = load_model(folder.path / "adapter", cpu_device(1), DType::bf16);
+    CHECK(logits(narrow, {.ids = ids, .targets = {}, .documents = {}}, DType::bf16) ==
+          logits(merged, {.ids = ids, .targets = {}, .documents = {}}, DType::bf16));
+    for (const Parameter& p : narrow.parameters)
+      CHECK(narrow.state->contains(p.name) == (p.used_wide || !p.used_narrow));
   }
 }
 

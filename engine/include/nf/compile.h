@@ -27,8 +27,8 @@ struct CompileOptions {
   bool schedule = true;
   bool reuse_memory = true;
   // A promise: states that the graph only reads keep the values they have when it is compiled. The device may
-  // then read copies of them, laid out for its kernels (the CPU does for products of few rows, as in writing
-  // a text token by token).
+  // then read copies of them, laid out for its kernels, which take memory beside what the plan says (the CPU
+  // does for unbatched products of at most four rows, as in writing a text token by token).
   bool frozen = false;
   std::string name = "graph";  // in dumps and profiles
 };
