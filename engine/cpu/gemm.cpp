@@ -4,8 +4,9 @@
 // rows of a for themselves, or, with very few, multiplied as it is read: decoding is one pass over the
 // weights, or over what pack_b() has made of them. With many, b is packed in chunks that the third-level
 // cache holds, before any of it is used: by all threads together, or, if they are few, by each for itself,
-// for to fetch what another core has just written takes longer than to pack it. Goto, van de Geijn, "Anatomy
-// of high-performance matrix multiplication", ACM TOMS 34(3), 2008.
+// for to fetch what another core has just written takes longer than to pack it. Such threads share out the
+// rows of c or, where they have less to pack and to read then, the columns of the chunk. Goto, van de Geijn,
+// "Anatomy of high-performance matrix multiplication", ACM TOMS 34(3), 2008.
 #include "cpu/gemm.h"
 
 #include <algorithm>
@@ -21,9 +22,10 @@
 namespace nf::cpu {
 namespace {
 
-constexpr int64_t kMaxRows = 252;          // of a block; 252 rows of 1024 units take 1 MiB
-constexpr int64_t kMaxWholeRows = 512;     // of a block that takes all rows, since they are few
-constexpr size_t kMaxTiles = 128;          // of a block: no kernel's tiles have fewer than 4 rows
+constexpr int64_t kMaxRows = 252;       // of a block that packs b; 252 rows of 1024 units take 1 MiB
+constexpr int64_t kMaxSharedRows = 84;  // of a block where b is packed: smaller parts are shared out better
+constexpr int64_t kMaxWholeRows = 512;  // of a block that takes all rows, since they are few
+constexpr size_t kMaxTiles = 128;       // of a block: no kernel's tiles have fewer than 4 rows
 constexpr int64_t kColumnsPrivate = 1024;  // most columns of a block
 constexpr int64_t kChunkColumns = 2048;    // most columns of a chunk of b
 constexpr int64_t kChunkUnits = 1 << 21;   // of a chunk of b: 8 MiB
@@ -55,7 +57,8 @@ struct Cut {
   const GemmKernel* kernel;
   int64_t k_blocks;       // k is cut into nearly equal blocks of whole steps
   bool shared;            // b is packed chunk by chunk
-  bool copies;            // by every thread for itself, not by all together
+  bool copies;            // by every thread for itself, as far as it needs it, not by all together
+  bool by_columns;        // threads share out the columns of a chunk, not the rows
   bool thin;              // b is read as it stands, or as pack_b() has left it; nothing is packed
   bool few_rows;          // a block takes all rows of c and packs a, which serves the thread's next one too
   bool partial;           // c is bf16 and k has several blocks: sums wait in f32
@@ -157,9 +160,7 @@ Cut cut_of(const GemmArgs& args, int threads) {
   cut.tile_rows = most_rows(args, cut);
   cut.few_rows = has_few_rows(args, cut);
   const bool few_items = args.batch < 4 * cut.threads;
-  cut.shared = few_items && !cut.few_rows &&
-               (args.m > kMaxRows ||
-                (cut.threads > 1 && args.m >= 128 && args.n < 4 * cut.threads * kColumnsPrivate / 2));
+  cut.shared = few_items && !cut.few_rows && args.m > kMaxRows;
   cut.copies = cut.shared && cut.threads <= kMostCopies && args.m >= cut.threads * kCopyRows;
   cut.chunk_columns = args.n;
   cut.chunk_blocks = cut.k_blocks;
@@ -173,11 +174,16 @@ Cut cut_of(const GemmArgs& args, int threads) {
       cut.chunk_blocks =
           std::clamp<int64_t>(kChunkUnits / (cut.chunk_columns * block_steps), 1, cut.k_blocks);
   }
-  cut.row_blocks = cut.few_rows ? 1 : std::max<int64_t>(1, ceil_div(args.m, kMaxRows));
+  cut.row_blocks =
+      cut.few_rows ? 1 : std::max<int64_t>(1, ceil_div(args.m, cut.shared ? kMaxSharedRows : kMaxRows));
   cut.column_blocks = cut.shared ? 1 : std::max<int64_t>(1, ceil_div(args.n, kColumnsPrivate));
   cut_for_threads(args, cut);
-  // Blocks of rows in equal number for every thread.
-  if (cut.shared) cut.row_blocks = std::min(round_up(cut.row_blocks, cut.threads), args.m);
+  // Rows of a cost their packing, which all threads do then, or only their reading.
+  cut.by_columns = cut.copies && 2 * args.m <= args.n * (cut.direct_a ? 3 : 1);
+  if (cut.by_columns)
+    cut.column_blocks = cut.threads;
+  else if (cut.shared)  // blocks of rows in equal number for every thread
+    cut.row_blocks = std::min(round_up(cut.row_blocks, cut.threads), args.m);
   // A block takes whole panels.
   const int64_t panels = cut.column_panels(cut.chunk_columns).count;
   cut.column_blocks = std::min(cut.column_blocks, panels);
@@ -345,12 +351,15 @@ void pack_task(const Chunk& chunk, int64_t task, int32_t* packed) {
             std::min(first + kPanelsPerTask, chunk.panels.count), packed);
 }
 
-// A thread's copy of a chunk of b, packed when it first asks. `memory`: a line that says whether, then b.
-const int32_t* own_copy(const Chunk& chunk, int32_t* memory) {
-  int32_t *const b = memory + kLineUnits, &is_packed = *memory;
+// A thread's copy of a chunk of b; of its columns, part by part, those are packed that the thread comes to.
+// `memory`: a line that says which parts are, then b.
+static_assert(4 * kMostCopies <= kLineUnits);  // see cut_for_threads
+const int32_t* own_copy(const Chunk& chunk, int64_t part, int32_t* memory) {
+  int32_t *const b = memory + kLineUnits, &is_packed = memory[part];
   if (is_packed == 0)
     for (int64_t block = chunk.first_block; block < chunk.last_block; ++block)
-      pack_part(chunk, block, 0, chunk.panels.count, b);
+      pack_part(chunk, block, part_begin(chunk.panels.count, chunk.cut.column_blocks, part),
+                part_begin(chunk.panels.count, chunk.cut.column_blocks, part + 1), b);
   is_packed = 1;
   return b;
 }
@@ -366,15 +375,17 @@ void run_blocks(const Chunk& first, int64_t items, int32_t* workspace) {
   parallel_for(cut.threads, tasks, [&](int64_t task, int thread) {
     Chunk chunk = first;
     chunk.item += task / blocks;
-    const int64_t i = task % blocks / cut.column_blocks, j = task % cut.column_blocks;
+    const int64_t block = task % blocks;
+    const int64_t i = cut.by_columns ? block % cut.row_blocks : block / cut.column_blocks;
+    const int64_t j = cut.by_columns ? block / cut.row_blocks : block % cut.column_blocks;
     const int64_t row = part_begin(first.args.m, cut.row_blocks, i);
     Block{chunk,
-          static_cast<int32_t>(task / cut.column_blocks + 1),
+          static_cast<int32_t>(task / blocks * cut.row_blocks + i + 1),
           row,
           part_begin(first.args.m, cut.row_blocks, i + 1) - row,
           part_begin(chunk.panels.count, cut.column_blocks, j),
           part_begin(chunk.panels.count, cut.column_blocks, j + 1),
-          cut.copies   ? own_copy(chunk, workspace + thread * layout.chunk_b)
+          cut.copies   ? own_copy(chunk, j, workspace + thread * layout.chunk_b)
           : cut.shared ? workspace + kLineUnits
                        : nullptr,
           scratch + thread * layout.thread_units()}
@@ -429,7 +440,8 @@ void run_chunk(const Chunk& chunk, int32_t* workspace) {
   const Cut& cut = chunk.cut;
   const Layout layout(chunk.args, cut);
   if (cut.copies)
-    for (int64_t copy = 0; copy < layout.chunks; ++copy) workspace[copy * layout.chunk_b] = 0;
+    for (int64_t copy = 0; copy < layout.chunks; ++copy)
+      std::fill_n(workspace + copy * layout.chunk_b, cut.column_blocks, 0);
   else
     parallel_for(cut.threads, pack_tasks(chunk),
                  [&](int64_t task) { pack_task(chunk, task, workspace + kLineUnits); });

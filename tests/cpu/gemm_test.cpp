@@ -310,21 +310,26 @@ TEST_CASE("gemm: packing b for few rows changes no bit") {
   CHECK(packed_b_bytes(rows.args) == 0);  // rows of b are contiguous
 }
 
-// One thread packs b panel by panel here, two pack it together and in chunks.
-TEST_CASE("gemm: chunks of columns and of k change no bit") {
+// Of 300 rows two threads share out the columns, three pack b together; of 128, b is not packed in chunks.
+TEST_CASE("gemm: chunks of columns and of k, and who packs them, change no bit") {
   std::mt19937 random(7);
   for (DType dtype : kDtypes)
-    for (const auto& [n, k] : {std::array<int64_t, 2>{2040, 2200}, {2100, 40}, {2100, 1100}}) {
-      const Product product(dtype, Layout::row_major, dtype, Layout::row_major, DType::f32, 1, 128, n, k,
-                            random);
-      for (DType c_dtype : kDtypes)
-        for (bool accumulate : {false, true}) {
-          GemmArgs args = product.args;
-          args.c_dtype = c_dtype;
-          args.accumulate = accumulate && c_dtype == DType::f32;
-          CHECK(same_bits(product.run(args, 1), product.run(args, 2)));
-        }
-    }
+    for (const Layout a_layout : kLayouts)
+      for (const auto& [n, k] : {std::array<int64_t, 2>{2040, 2200}, {2100, 40}, {2100, 1100}, {450, 70}}) {
+        const Product product(dtype, a_layout, dtype, Layout::row_major, DType::f32, 1, 300, n, k, random);
+        for (DType c_dtype : kDtypes)
+          for (bool accumulate : {false, true}) {
+            GemmArgs args = product.args;
+            args.c_dtype = c_dtype;
+            args.accumulate = accumulate && c_dtype == DType::f32;
+            const std::vector<float> whole = product.run(args, 1);
+            for (const int threads : {2, 3, 8}) CHECK(same_bits(whole, product.run(args, threads)));
+            args.m = 128;
+            const std::vector<float> part = product.run(args, 2);
+            CHECK(std::memcmp(whole.data(), part.data(),
+                              static_cast<size_t>(args.m * args.c_row_stride) * sizeof(float)) == 0);
+          }
+      }
 }
 
 TEST_CASE("gemm: layouts change no bit") {
